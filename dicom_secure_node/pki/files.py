@@ -1,0 +1,230 @@
+"""Read certificates, keys and CRLs from PEM or DER files; say clearly what else was found.
+
+A missing or unreadable file is a `ConfigurationError`: somebody named the wrong one. A file that
+is there and holds something else is an `InvalidCertificate`, which names what it holds: the
+usual mistakes are a request instead of a certificate, a PKCS#12 file and two files exchanged.
+
+`write_file` is the way back: whole or not at all, with the right mode from the first byte.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_pem_private_key,
+)
+
+from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+Passphrase = Callable[[], bytes]
+
+# Nobody's bundle is this large; a device file or a log named by mistake may be.
+_MAX_BYTES = 8 * 1024 * 1024
+
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
+_CRL = ("X509 CRL",)
+_KEY = ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY")
+
+_WORDS = {
+    "CERTIFICATE REQUEST": "a certificate request",
+    "NEW CERTIFICATE REQUEST": "a certificate request",
+    "TRUSTED CERTIFICATE": "an OpenSSL trusted certificate",
+    "ENCRYPTED PRIVATE KEY": "an encrypted private key",
+    "OPENSSH PRIVATE KEY": "an OpenSSH private key",
+    "PUBLIC KEY": "a public key without its private half",
+    "PKCS7": "a PKCS#7 file",
+    "EC PARAMETERS": "curve parameters without a key",
+}
+
+
+def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """Return the certificates of a PEM bundle, or the one of a DER file, in the file's order.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read.
+    InvalidCertificate
+        It holds no certificate, or a broken one.
+    """
+    content = _read(path)
+    blocks = _blocks(content, _CERTIFICATE)
+    if not blocks and _is_pem(content):
+        raise InvalidCertificate(_describe(content), "a certificate in PEM or DER", str(path))
+    try:
+        if blocks:
+            return tuple(x509.load_pem_x509_certificate(block) for block in blocks)
+        return (x509.load_der_x509_certificate(content),)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        found = "a broken certificate" if blocks else _describe(content)
+        raise InvalidCertificate(found, "a certificate in PEM or DER", str(path)) from exc
+
+
+def read_crls(path: Path) -> tuple[x509.CertificateRevocationList, ...]:
+    """Return the certificate revocation lists of a PEM bundle, or the one of a DER file.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read.
+    InvalidCertificate
+        It holds no CRL, or a broken one.
+    """
+    content = _read(path)
+    blocks = _blocks(content, _CRL)
+    if not blocks and _is_pem(content):
+        raise InvalidCertificate(_describe(content), "a CRL in PEM or DER", str(path))
+    try:
+        if blocks:
+            return tuple(x509.load_pem_x509_crl(block) for block in blocks)
+        return (x509.load_der_x509_crl(content),)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        found = "a broken CRL" if blocks else _describe(content)
+        raise InvalidCertificate(found, "a CRL in PEM or DER", str(path)) from exc
+
+
+def read_key(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
+    """Return the RSA or EC private key of a PEM or DER file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; in a PEM file other blocks, such as the certificate, are passed over.
+    passphrase : callable, optional
+        Asked only when the key is encrypted; what it returns appears in no message.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read.
+    InvalidCertificate
+        It holds no usable key, or the passphrase is missing or wrong.
+    """
+    content = _read(path)
+    blocks = _blocks(content, _KEY)
+    if not blocks and _is_pem(content):
+        raise InvalidCertificate(_describe(content), "a private key in PEM or DER", str(path))
+    load = load_pem_private_key if blocks else load_der_private_key
+    encoded = blocks[0] if blocks else content
+    key: object
+    try:
+        key = load(encoded, None)
+    except TypeError as exc:  # the library's way to say that the key is encrypted
+        if passphrase is None:
+            found = "an encrypted key and no passphrase given"
+            raise InvalidCertificate(found, "a passphrase, or a plain key", str(path)) from exc
+        key = _unlock(lambda secret: load(encoded, secret), passphrase, path)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        found = "a broken private key" if blocks else _describe(content)
+        raise InvalidCertificate(found, "a private key in PEM or DER", str(path)) from exc
+    if not isinstance(key, PrivateKey):
+        raise InvalidCertificate(
+            f"a key of kind {type(key).__name__.removesuffix('PrivateKey')}",
+            "an RSA or EC key",
+            str(path),
+            "PS3.15 B.12, B.13",
+        )
+    return key
+
+
+def write_file(path: Path, content: bytes, mode: int) -> None:
+    """Put `content` at `path`, whole or not at all, with `mode` from the first byte.
+
+    What was there is replaced, a symbolic link included; nothing is written through one.
+    Raises `OSError`.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # the umask may have taken from it
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # else a crash may forget the name of what is safely written
+    finally:
+        os.close(folder)
+
+
+def _unlock(load: Callable[[bytes], object], passphrase: Passphrase, path: Path) -> object:
+    secret = passphrase()
+    try:
+        return load(secret)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        found = "an encrypted key that the passphrase does not open"
+        raise InvalidCertificate(found, "its passphrase", str(path)) from exc
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as exc:
+        reason = exc.strerror or "it cannot be read"
+        raise ConfigurationError(reason[0].lower() + reason[1:], str(path)) from exc
+    if len(content) > _MAX_BYTES:
+        raise InvalidCertificate(
+            f"more than {_MAX_BYTES} bytes", "a certificate, key or CRL", str(path)
+        )
+    return content
+
+
+def _blocks(content: bytes, labels: tuple[str, ...]) -> list[bytes]:
+    """Return the PEM blocks with one of `labels`, each with its BEGIN and END lines."""
+    return [m.group(0) for m in _BLOCK.finditer(content) if m.group(1).decode() in labels]
+
+
+def _is_pem(content: bytes) -> bool:
+    return b"-----BEGIN " in content or not content.strip()
+
+
+def _describe(content: bytes) -> str:
+    """Return in words what `content` is, for an error message; never a part of it."""
+    if not content.strip():
+        return "an empty file"
+    labels = [match.group(1).decode() for match in _BLOCK.finditer(content)]
+    if labels:
+        # Curve parameters come before the key proper, so the last block says more.
+        label = labels[-1]
+        return _WORDS.get(label, f"PEM of kind {label.lower()}")
+    if b"-----BEGIN " in content:
+        return "a PEM block without its end"
+    return _describe_der(content)
+
+
+def _describe_der(content: bytes) -> str:
+    readers: tuple[tuple[str, Callable[[bytes], object]], ...] = (
+        ("a certificate", x509.load_der_x509_certificate),
+        ("a certificate request", x509.load_der_x509_csr),
+        ("a CRL", x509.load_der_x509_crl),
+        ("a private key", lambda der: load_der_private_key(der, None)),
+    )
+    for words, read in readers:
+        try:
+            read(content)
+        except TypeError:
+            return "an encrypted private key"
+        except (ValueError, UnsupportedAlgorithm):
+            continue
+        return words
+    # PFX ::= SEQUENCE { version INTEGER {v3(3)}, ... } (RFC 7292 section 4)
+    if content[:1] == b"\x30" and b"\x02\x01\x03" in content[2:9]:
+        return "a PKCS#12 file"
+    return "bytes that are neither PEM nor DER"
