@@ -1,0 +1,1 @@
+"""What survives a crash: atomic files with their directory entries, and queues with replay."""
