@@ -1,0 +1,300 @@
+"""Delivery of one audit store to one repository: a thread, a cursor, and what is uncertain.
+
+Syslog has no receipt, so delivery is at least once: when a connection ends, the messages that
+may not have arrived (`Repository.window`) are sent again on the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from dicom_secure_node.audit.messages import (
+    AuditSource,
+    Participant,
+    security_alert,
+)
+from dicom_secure_node.audit.syslog import Header, syslog_message
+from dicom_secure_node.audit.text import timestamp
+from dicom_secure_node.audit.transport import Closed, Link, Repository
+from dicom_secure_node.durable.journal import Journal, Reader
+from dicom_secure_node.durable.segments import Entry
+from dicom_secure_node.errors import ServiceUnavailable
+from dicom_secure_node.spec.audit import AUDIT_RECORDING_STOPPED
+
+logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 1.0  # how often an idle connection is looked at
+_CURSOR_SECONDS = 1.0  # how often a cursor is stored while messages flow
+_STEADY_SECONDS = 5.0  # a connection this old has worked: back-off starts anew after it
+
+
+@dataclass(frozen=True)
+class Spool:
+    """What the senders of one trail share.
+
+    Attributes
+    ----------
+    limit : int
+        Messages that may wait for a repository.
+    drop_oldest : bool
+        Whether a repository is not sent the oldest when more wait.
+    """
+
+    journal: Journal
+    source: AuditSource
+    header: Header
+    clock: Callable[[], datetime]
+    limit: int
+    drop_oldest: bool
+
+
+@dataclass(frozen=True)
+class RepositoryStatus:
+    """How delivery to one repository stands.
+
+    Attributes
+    ----------
+    waiting : int
+        Stored messages not sent yet.
+    sent : int
+        Messages sent since start, repeats included.
+    dropped, oversized : int
+        Given up by ``drop-oldest``; too long for a datagram.
+    last_error : str
+        Empty when all has been well since the last connection was made.
+    """
+
+    name: str
+    connected: bool = False
+    waiting: int = 0
+    sent: int = 0
+    dropped: int = 0
+    oversized: int = 0
+    last_error: str = ""
+
+
+class Sender:
+    """One repository's thread; only it moves `_place`.
+
+    A repository that is new to the store gets what is emitted from now on.
+    """
+
+    def __init__(self, spool: Spool, repository: Repository) -> None:
+        self.name = repository.name
+        self._spool = spool
+        self._journal = spool.journal
+        self._repository = repository
+        self._fields = replace(spool.header, message_id=repository.message_id).fields()
+        self._stopping = threading.Event()
+        self._until = float("inf")  # monotonic: when to give up sending once stopping
+        self._thread = threading.Thread(
+            target=self._run, name=f"audit-{repository.name}", daemon=True
+        )
+        newest = self._journal.next_sequence
+        cursor = self._journal.cursor(repository.name)
+        self._place = Reader(self._journal, newest if cursor is None else min(cursor, newest))
+        self._recent: deque[tuple[int, float]] = deque()  # (first number, monotonic) of batches
+        self._stored = self._place.next_sequence
+        self._stored_at = time.monotonic()
+        if cursor is None:
+            self._journal.store_cursor(self.name, self._stored)
+        self._link: Link | None = None
+        self._connected = self._closed_in_order = False
+        self._sent = self._dropped = self._oversized = 0
+        self._last_error = ""
+
+    # --- Seen from other threads ---
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def ask_to_stop(self, until: float) -> None:
+        """Tell the thread to end once all is sent, or at `until` (monotonic seconds)."""
+        self._until = until
+        self._stopping.set()
+
+    def stopped(self, until: float) -> bool:
+        """Wait for the thread until `until` and a little; return whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, until - time.monotonic()) + 0.5)
+        return not self._thread.is_alive()
+
+    @property
+    def backlog(self) -> int:
+        """Return how many stored messages the repository has not been sent."""
+        return max(0, self._journal.next_sequence - self._place.next_sequence)
+
+    @property
+    def needed(self) -> int:
+        """Return the oldest number that may still have to be sent."""
+        if self._spool.drop_oldest:
+            return max(self._stored, self._journal.next_sequence - self._spool.limit)
+        return self._stored
+
+    def status(self) -> RepositoryStatus:
+        """Return how delivery stands."""
+        waiting, dropped = self.backlog, self._dropped
+        if self._spool.drop_oldest and waiting > self._spool.limit:
+            dropped += waiting - self._spool.limit
+            waiting = self._spool.limit
+        return RepositoryStatus(
+            self.name,
+            self._connected,
+            waiting,
+            self._sent,
+            dropped,
+            self._oversized,
+            self._last_error,
+        )
+
+    # --- The thread ---
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            opened = time.monotonic()
+            try:
+                self._link = self._repository.open()
+                self._connected, self._last_error = True, ""
+                opened = time.monotonic()
+                logger.info("audit repository %s: connected", self.name)
+                self._deliver(self._link)
+            except Closed as exc:
+                self._broken(exc.reason, logging.INFO, in_order=True)
+            except ServiceUnavailable as exc:
+                self._broken(exc.reason, logging.DEBUG if failures else logging.WARNING)
+            except Exception:
+                # A bug of ours must not end delivery for good.
+                logger.exception("audit repository %s: delivery failed", self.name)
+                self._broken("internal error, see the log", logging.ERROR)
+            worked = self._connected and time.monotonic() - opened > _STEADY_SECONDS
+            failures = 1 if worked else failures + 1
+            self._hang_up()
+            self._wait_before_connecting(failures)
+        self._place.close()
+
+    def _wait_before_connecting(self, failures: int) -> None:
+        steps = self._repository.back_off
+        self._stopping.wait(steps[min(failures, len(steps)) - 1])
+        # A repository may close what is idle (RFC 5425): come back when there is something to say.
+        while self._closed_in_order and not self._stopping.is_set():
+            if self._journal.wait_for(self._place.next_sequence, _IDLE_SECONDS):
+                return
+
+    def _deliver(self, link: Link) -> None:
+        """Send what is there and what comes, until asked to stop."""
+        while not (self._stopping.is_set() and time.monotonic() >= self._until):
+            self._skip_what_is_too_much(link)
+            entries = self._place.read(link.batch)
+            if entries:
+                self._send(link, entries)
+                self._store_cursor()
+            elif self._stopping.is_set():
+                return
+            else:
+                link.check()
+                self._store_cursor()
+                self._journal.wait_for(self._place.next_sequence, _IDLE_SECONDS)
+
+    def _send(self, link: Link, entries: list[Entry]) -> None:
+        # Noted before sending: a write that fails may have delivered a part.
+        self._recent.append((entries[0].sequence, time.monotonic()))
+        messages = [message for entry in entries if (message := self._syslog(entry))]
+        lost = link.send(messages)
+        if lost:
+            self._oversized += lost
+            self._last_error = f"{lost} messages too long for a datagram"
+            logger.error("audit repository %s: %s", self.name, self._last_error)
+        self._sent += len(messages) - lost
+        if link.pause:
+            self._stopping.wait(link.pause)
+
+    def _syslog(self, entry: Entry) -> bytes:
+        """Return the SYSLOG-MSG of a stored record, or nothing when the record is damaged."""
+        try:
+            record = entry.record()
+            now = timestamp(self._spool.clock())
+            return syslog_message(int(record["pri"]), now, self._fields, record["xml"])
+        except (ValueError, KeyError, TypeError) as exc:
+            logger.error("audit store: record %d is damaged: %r", entry.sequence, exc)
+            return b""
+
+    def _skip_what_is_too_much(self, link: Link) -> None:
+        """``drop-oldest``: tell the repository how many messages it will not get."""
+        spool = self._spool
+        excess = self.backlog - spool.limit
+        if not spool.drop_oldest or excess <= 0:
+            return
+        text = f"{excess} audit messages are not delivered here: more than {spool.limit} waited"
+        logger.error("audit repository %s: %s", self.name, text)
+        now = spool.clock()
+        reporter = Participant(str(os.getpid()), requestor=True, name=spool.header.application)
+        alert = security_alert(AUDIT_RECORDING_STOPPED, text, reporter)
+        xml = alert.to_xml(spool.source, now)
+        link.send([syslog_message(alert.priority, timestamp(now), self._fields, xml)])
+        self._dropped += excess
+        self._recent.clear()
+        self._place.seek(self._place.next_sequence + excess)
+
+    # --- After a break ---
+
+    def _broken(self, reason: str, level: int, *, in_order: bool = False) -> None:
+        """Note the reason and go back to the first message that may not have arrived."""
+        logger.log(level, "audit repository %s: %s", self.name, reason)
+        self._last_error = reason
+        self._closed_in_order = in_order
+        if self._connected:
+            place = self._uncertain(in_order=in_order)
+            self._recent.clear()
+            self._place.seek(place)
+
+    def _uncertain(self, *, in_order: bool = False) -> int:
+        """Return the first number that may not have arrived (`Repository.window`)."""
+        place = self._place.next_sequence
+        if not self._recent:
+            return place
+        since = time.monotonic() - self._repository.resend_seconds
+        young = next((number for number, when in self._recent if when >= since), place)
+        if in_order:
+            return young
+        return min(young, max(place - self._repository.window, self._recent[0][0]))
+
+    def _store_cursor(self) -> None:
+        """Store the cursor, now and then, before everything that is uncertain."""
+        now = time.monotonic()
+        if now < self._stored_at + _CURSOR_SECONDS:
+            return
+        self._stored_at = now
+        certain = self._place.next_sequence - self._repository.window
+        since = now - self._repository.resend_seconds
+        recent = self._recent
+        while len(recent) > 1 and recent[1][0] <= certain and recent[1][1] < since:
+            recent.popleft()
+        self._keep_cursor(self._uncertain())
+
+    def _keep_cursor(self, place: int) -> None:
+        if place == self._stored:
+            return
+        try:
+            self._journal.store_cursor(self.name, place)
+        except ServiceUnavailable as exc:
+            logger.error("audit repository %s: cursor not stored: %s", self.name, exc)
+        else:
+            self._stored = place
+
+    def _hang_up(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._connected and self._stopping.is_set():
+            # An orderly end, or `_broken` has gone back already.
+            self._keep_cursor(self._place.next_sequence)
+        self._connected = False

@@ -1,0 +1,58 @@
+"""Header, BOM and octet count, against the digest's worked example (RFC 5424, RFC 5425)."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicom_secure_node.audit.syslog import Header, frame, syslog_message
+from dicom_secure_node.audit.validate import validate
+
+# A failed log-in at a viewer; the u umlaut takes two octets.
+XML = (
+    '<?xml version="1.0" encoding="UTF-8"?><AuditMessage><EventIdentification EventActionCode="E" '
+    'EventDateTime="2024-11-22T10:15:30.123Z" EventOutcomeIndicator="4"><EventID '
+    'csd-code="110114" codeSystemName="DCM" originalText="User Authentication"/><EventTypeCode '
+    'csd-code="110122" codeSystemName="DCM" originalText="Login"/><EventOutcomeDescription>wrong '
+    "password</EventOutcomeDescription></EventIdentification><ActiveParticipant "
+    'UserID="m.mueller@ws7.example.org" UserName="M\u00fcller, Maja" UserIsRequestor="true" '
+    'NetworkAccessPointID="192.0.2.17" NetworkAccessPointTypeCode="2"/><ActiveParticipant '
+    'UserID="4711" AlternativeUserID="AETITLES=VIEWER1" UserName="viewerd" '
+    'UserIsRequestor="false"/><AuditSourceIdentification AuditEnterpriseSiteID="Site-A" '
+    'AuditSourceID="ws7.example.org"><AuditSourceTypeCode csd-code="1"/>'
+    "</AuditSourceIdentification></AuditMessage>"
+)
+HEADER = Header("ws7.example.org", "viewerd", "4711")
+
+
+def test_A6_worked_example_octet_for_octet() -> None:
+    message = syslog_message(85, "2024-11-22T10:15:30.150Z", HEADER.fields(), XML)
+    head = b"<85>1 2024-11-22T10:15:30.150Z ws7.example.org viewerd 4711 DICOM+RFC3881 - "
+    assert message == head + b"\xef\xbb\xbf" + XML.encode()
+    assert (len(head), len(message), len(frame(message))) == (76, 936, 940)
+    assert frame(message)[:24] == bytes.fromhex("393336203c38353e3120323032342d31312d32325431303a")
+    tail = bytes.fromhex("202d20efbbbf3c3f786d6c20766572")
+    assert frame(message)[77:92] == tail
+    assert validate(XML.encode()).valid
+
+
+@pytest.mark.parametrize(
+    ("header", "want"),
+    [
+        (Header("h", "a b", "1", "IHE+RFC-3881"), "h a_b 1 IHE+RFC-3881"),
+        (Header("", "", "", ""), "- - - DICOM+RFC3881"),
+        (Header("h\u00f6st", "a\nb", "1\x00", "M"), "h_st a_b 1_ M"),
+        (
+            Header("h" * 300, "a" * 60, "1" * 200, "m" * 40),
+            f"{'h' * 255} {'a' * 48} {'1' * 128} {'m' * 32}",
+        ),
+    ],
+    ids=["blank in APP-NAME", "nothing given", "not printable ASCII", "too long"],
+)
+def test_RFC5424_header_fields(header: Header, want: str) -> None:
+    assert header.fields() == want
+
+
+@pytest.mark.parametrize("priority", [-1, 192])
+def test_RFC5424_priority_out_of_range(priority: int) -> None:
+    with pytest.raises(ValueError, match="PRI"):
+        syslog_message(priority, "-", "- - - M", "x")
