@@ -1,0 +1,197 @@
+"""An acceptor's association that reads within bounds and streams C-STOREs.
+
+Subclasses of pynetdicom's own classes, set on the association before it starts; nothing of
+pynetdicom is patched or switched. What they add:
+
+* every PDU has a size limit and a deadline, before and after the association (PS3.8 9.3);
+* the data set of a C-STORE goes to its body fragment by fragment, never wholly into memory;
+* every DIMSE request passes the host's gates before pynetdicom serves it;
+* however the association ends, the host is told once, and how.
+
+When nobody has bound a notification event that shows PDUs, P-DATA-TF PDUs are read straight
+from one reused buffer; otherwise pynetdicom decodes them and its events fire as always. Both
+ways end in `messages.BoundedDIMSE.receive_fragment`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from pynetdicom.association import Association
+from pynetdicom.dimse import _RSP_TO_MESSAGE
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
+
+from dicom_secure_node.errors import OperationRefused, Refused
+from dicom_secure_node.node.context import Connection
+from dicom_secure_node.node.limits import Limits, ProtocolFault
+from dicom_secure_node.node.messages import BoundedDIMSE, InboundStore
+from dicom_secure_node.node.upper_layer import BoundedDUL
+
+if TYPE_CHECKING:
+    from dicom_secure_node.node.host import PluginHost
+    from dicom_secure_node.node.server import SecureServer
+
+logger = logging.getLogger(__name__)
+
+
+class SecureAssociation(Association):
+    """An acceptor's `Association` under the host's rules.
+
+    Attributes
+    ----------
+    failure : str
+        Why the connection ended, where it did not end in order; empty otherwise.
+    request_deadline : float
+        `time.monotonic` value by which the A-ASSOCIATE-RQ must be complete.
+    """
+
+    def __init__(
+        self, ae: Any, mode: str, host: PluginHost, connection: Connection, limits: Limits
+    ) -> None:
+        super().__init__(ae, mode)
+        self.host = host
+        self.connection = connection
+        self.limits = limits
+        self.failure = ""
+        self.request_deadline = time.monotonic() + limits.request_seconds
+        self.inbound: dict[tuple[int, int], InboundStore] = {}
+        self.busy = threading.Event()
+        self.dul = BoundedDUL(self)
+        self.dimse = BoundedDIMSE(self)
+        # The timers live in the DUL provider that has just been replaced.
+        self.acse_timeout = limits.request_seconds
+        self.network_timeout = limits.idle_seconds
+
+    @property
+    def in_progress(self) -> bool:
+        """Return True while a request is being received or served."""
+        return self.busy.is_set() or bool(self.inbound)
+
+    @property
+    def bounded_socket(self) -> Any:
+        """Return the `BoundedSocket` below."""
+        return self.dul.socket
+
+    @property
+    def bounded_dimse(self) -> BoundedDIMSE:
+        """Return the message layer, as what it is."""
+        return cast(BoundedDIMSE, self.dimse)
+
+    def fail(self, exc: Exception) -> None:
+        """Abort because of what the peer sent (Evt19), and keep the reason."""
+        known = isinstance(exc, Refused)
+        self.failure = self.failure or (
+            str(exc) if known else f"{type(exc).__name__} while reading"
+        )
+        logger.warning(
+            "association %s aborted: %s", self.connection.id[:8], self.failure,
+            exc_info=None if known else exc,
+        )  # fmt: skip
+        self.dul.event_queue.put("Evt19")
+        cast(BoundedDUL, self.dul).release_waiting()
+
+    def begin_store(self, message: C_STORE_RQ) -> InboundStore:
+        """Open a C-STORE whose command has just been read.
+
+        Raises
+        ------
+        ProtocolFault
+            Its presentation context was not accepted, or too many requests are waiting.
+        """
+        command = message.command_set
+        context_id = cast(int, message.context_id)
+        key = (context_id, int(command.get("MessageID", 0) or 0))
+        if context_id not in self._accepted_cx:
+            raise ProtocolFault(f"presentation context {context_id} was not accepted")
+        if key in self.inbound or len(self.inbound) >= self.limits.outstanding:
+            raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
+        context = self._accepted_cx[context_id]
+        inbound = InboundStore(
+            self.host.new_store(
+                self,
+                str(command.get("AffectedSOPClassUID", "") or ""),
+                str(command.get("AffectedSOPInstanceUID", "") or ""),
+                str(context.transfer_syntax[0]),
+                key[1],
+            ),
+            self.limits.instance_length,
+        )
+        self.inbound[key] = inbound
+        if cast("SecureServer", self._server).draining:
+            inbound.refuse(OperationRefused("the node is stopping", status=0xA700))
+        else:
+            self.host.store_started(inbound, message)
+        return inbound
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Let a request through the gates, then let pynetdicom serve it."""
+        self.busy.set()
+        try:
+            refusal = self.host.operation(self, msg)
+            if refusal is not None:
+                self._answer(msg, context_id, refusal)
+            elif self._is_private_store(msg):
+                self._serve_private_store(msg, context_id)
+            else:
+                super()._serve_request(msg, context_id)
+        finally:
+            inbound = self.inbound.pop((context_id, int(getattr(msg, "MessageID", 0) or 0)), None)
+            if inbound is not None:
+                inbound.abandon()  # nothing happens to what was kept
+            self.busy.clear()
+
+    @staticmethod
+    def _is_private_store(msg: Any) -> bool:
+        """Return True for a C-STORE of a SOP class that pynetdicom has no service for."""
+        if not isinstance(msg, C_STORE) or not msg.is_valid_request:
+            return False
+        return uid_to_service_class(str(msg.AffectedSOPClassUID)) is ServiceClass
+
+    def _serve_private_store(self, msg: C_STORE, context_id: int) -> None:
+        """Serve it as storage; pynetdicom would abort, or want its registry changed."""
+        self._is_paused = True
+        try:
+            StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
+        except Exception:
+            logger.exception("association %s: C-STORE failed", self.connection.id[:8])
+            self.abort()
+        finally:
+            self._is_paused = False
+
+    def _answer(self, msg: Any, context_id: int, refusal: OperationRefused) -> None:
+        """Send the response that refuses `msg` (PS3.7 C.5)."""
+        response = type(msg)()
+        if type(response) not in _RSP_TO_MESSAGE or getattr(msg, "MessageID", None) is None:
+            self.abort()
+            return
+        response.MessageID = msg.MessageID
+        response.MessageIDBeingRespondedTo = msg.MessageID
+        for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"):
+            requested = keyword.replace("Affected", "Requested")
+            value = getattr(msg, keyword, None) or getattr(msg, requested, None)
+            if value is not None and hasattr(response, keyword):
+                setattr(response, keyword, value)
+        response.Status = refusal.status
+        self.dimse.send_msg(response, context_id)
+
+    def run_reactor(self) -> None:
+        """Run the association to its end and tell the host, whatever happened."""
+        try:
+            super().run_reactor()
+        finally:
+            self.dul.kill_dul()
+            self.bounded_dimse.abandon()
+            for inbound in self.inbound.values():
+                inbound.abandon()
+            self.bounded_socket._shutdown_socket()
+            self.dul.join(timeout=self.limits.pdu_seconds)
+            self.bounded_socket.close_wake()
+            self.host.closed(self)
+            if self._server is not None:
+                cast("SecureServer", self._server).association_ended(self)

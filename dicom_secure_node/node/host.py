@@ -1,0 +1,390 @@
+"""The plug-in host: from pynetdicom's events to the hooks, failing closed.
+
+Rules, in order:
+
+1. A plug-in sees plain contexts, never a pynetdicom object.
+2. Gates run in the order given. The first refusal stops them.
+3. Any other exception from a gate is a refusal, and is logged with its traceback.
+4. Endings run in reverse order after every outcome; an ending that raises is logged and the
+   rest still run.
+5. The application's own handler runs last, after every gate has agreed, with pynetdicom's
+   own `Event`. What it raises refuses, too.
+6. On a listener that observes, the refusal of an observable plug-in is recorded and not
+   carried out. Storage and the audit trail are not observable: what they cannot keep is
+   never acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
+
+from dicom_secure_node.errors import (
+    AssociationRefused,
+    HandshakeRefused,
+    IdentityRefused,
+    OperationRefused,
+    Refused,
+    StoreRefused,
+)
+from dicom_secure_node.identity.claims import Claim, IdentityType
+from dicom_secure_node.node.association import SecureAssociation
+from dicom_secure_node.node.body import ApplicationBody
+from dicom_secure_node.node.context import (
+    AssociationContext,
+    Body,
+    Connection,
+    OperationContext,
+    StoreContext,
+)
+from dicom_secure_node.node.messages import InboundStore
+from dicom_secure_node.node.plugin import Plugin, check_hooks
+
+if TYPE_CHECKING:
+    from dicom_secure_node.tls.facts import TLSFacts
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Refused)
+Receiver = Callable[[StoreContext], Body]
+Handler = tuple[Callable[..., Any], Sequence[Any]]
+
+
+class PluginHost:
+    """Runs the plug-ins of one node; shared by all its associations.
+
+    Parameters
+    ----------
+    plugins : sequence of Plugin
+        In wire order.
+    receive : callable, optional
+        Makes the body a C-STORE's bytes are written to. Without it they stay where
+        pynetdicom collects them, for the application's own handler.
+    application : dict, optional
+        The application's own handlers of intervention events, by event.
+
+    Raises
+    ------
+    ConfigurationError
+        A plug-in has a hook nobody would call.
+    """
+
+    def __init__(
+        self,
+        plugins: Sequence[Plugin],
+        receive: Receiver | None = None,
+        application: dict[Any, Handler] | None = None,
+    ) -> None:
+        check_hooks(plugins)
+        self.plugins = tuple(plugins)
+        self._receive = receive
+        self._application = application or {}
+        self._contexts: dict[SecureAssociation, AssociationContext] = {}
+        self._identity_answers: dict[SecureAssociation, tuple[bool, bytes | None]] = {}
+
+    @property
+    def tees(self) -> bool:
+        """Return True when pynetdicom has to collect the data set for the application."""
+        return self._receive is None or evt.EVT_C_STORE in self._application
+
+    def handlers(self) -> list[tuple[Any, ...]]:
+        """Return the event handlers to bind on a server; everything else is the host's."""
+        own: list[tuple[Any, ...]] = [
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_ACCEPTED, self._accepted),
+            (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_C_STORE, self._store),
+        ]
+        if evt.EVT_USER_ID in self._application:
+            own.append((evt.EVT_USER_ID, self._user_identity))
+        rest = [
+            (event, function, list(args))
+            for event, (function, args) in self._application.items()
+            if event not in (evt.EVT_C_STORE, evt.EVT_USER_ID)
+        ]
+        return own + rest
+
+    # -- gates and endings -----------------------------------------------------------------
+
+    def _gates(self, hook: str, association: AssociationContext, *args: Any) -> None:
+        for plugin in self.plugins:
+            self._gate(plugin, hook, association, *args)
+
+    def _gate(self, plugin: Plugin, hook: str, association: AssociationContext, *args: Any) -> Any:
+        try:
+            return getattr(plugin, hook)(*args)
+        except Exception as exc:
+            if not (association.connection.observe and plugin.observable):
+                raise
+            refusal = exc if isinstance(exc, Refused) else self.as_refusal(exc, Refused)
+            logger.warning("%r would be refused: %s", association, refusal.reason)
+            self._end("on_observed", association, refusal)
+            return None
+
+    def _end(self, hook: str, *args: Any) -> None:
+        for plugin in reversed(self.plugins):
+            try:
+                getattr(plugin, hook)(*args)
+            except Exception:
+                logger.exception("%s of %s failed", hook, type(plugin).__name__)
+
+    @staticmethod
+    def as_refusal(exc: Exception, kind: type[R]) -> R:
+        """Return `exc` as a refusal of `kind`; what nobody raised on purpose is logged."""
+        if isinstance(exc, kind):
+            return exc
+        if isinstance(exc, Refused):
+            return kind(exc.reason)
+        logger.error("refusing because of an error of our own", exc_info=exc)
+        return kind(f"internal error ({type(exc).__name__})")
+
+    # -- before an association -------------------------------------------------------------
+
+    def handshake_failed(self, connection: Connection, error: HandshakeRefused) -> None:
+        """Report a transport that came to nothing."""
+        logger.warning(
+            "%s: connection from %s refused: %s",
+            connection.listener, connection.address, error.reason,
+        )  # fmt: skip
+        self._end("on_handshake_failed", connection, error)
+
+    # -- the association -------------------------------------------------------------------
+
+    def _requested(self, event: evt.Event) -> None:
+        assoc = cast(SecureAssociation, event.assoc)
+        context = self._open(assoc)
+        try:
+            context.claim = _claim(assoc)
+            self._gates("on_association_requested", context, context)
+            if evt.EVT_USER_ID in self._application and context.claim is not None:
+                self._ask_application(assoc)
+        except Exception as exc:
+            # pynetdicom accepts when this handler raises, so refuse here. kill() waits for
+            # the RJ to leave; without it the peer sees an abort.
+            refusal = self.as_refusal(exc, AssociationRefused)
+            assoc.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
+            assoc.is_rejected = True
+            assoc.kill()
+            self._refused(assoc, refusal)
+            return
+        if context.respond is not None:
+            # pynetdicom answers only types 3 to 5; PS3.15 B.4 and B.5 want an answer too.
+            item = UserIdentityNegotiation()
+            item.server_response = context.respond
+            assoc.acceptor.add_negotiation_item(item)
+
+    def _open(self, assoc: SecureAssociation) -> AssociationContext:
+        request = cast(Any, assoc.requestor.primitive)
+        context = AssociationContext(
+            assoc.connection,
+            tls=_tls_facts(assoc),
+            calling_ae=str(request.calling_ae_title or "").strip(),
+            called_ae=str(request.called_ae_title or "").strip(),
+            requested={
+                str(cx.abstract_syntax): tuple(str(uid) for uid in cx.transfer_syntax)
+                for cx in request.presentation_context_definition_list
+            },
+        )
+        self._contexts[assoc] = context
+        return context
+
+    def _ask_application(self, assoc: SecureAssociation) -> None:
+        """Let the application's own EVT_USER_ID handler decide, after every gate."""
+        claim = cast(Any, assoc.requestor.user_identity)
+        event = evt.Event(
+            assoc,
+            evt.EVT_USER_ID,
+            {
+                "user_id_type": claim.user_identity_type,
+                "primary_field": claim.primary_field,
+                "secondary_field": claim.secondary_field,
+            },
+        )
+        verified, response = self._call(evt.EVT_USER_ID, event)
+        if not verified:
+            raise IdentityRefused("the application did not verify the user")
+        self._identity_answers[assoc] = (True, response)
+
+    def _user_identity(self, event: evt.Event) -> tuple[bool, bytes | None]:
+        return self._identity_answers.pop(cast(SecureAssociation, event.assoc), (False, None))
+
+    def _call(self, kind: Any, event: evt.Event) -> Any:
+        function, args = self._application[kind]
+        return function(event, *args)
+
+    def _accepted(self, event: evt.Event) -> None:
+        context = self._contexts[cast(SecureAssociation, event.assoc)]
+        logger.info("%r accepted", context)
+        self._end("on_association_accepted", context)
+
+    def _rejected(self, event: evt.Event) -> None:
+        """Report a refusal of pynetdicom's own: AE titles, its maximum of associations."""
+        primitive = cast(Any, event.assoc.acceptor.primitive)
+        codes = [getattr(primitive, name, None) for name in ("result", "result_source")]
+        self._refused(
+            cast(SecureAssociation, event.assoc),
+            AssociationRefused(
+                f"refused by the application entity (result {codes[0]}, source {codes[1]}, "
+                f"reason {getattr(primitive, 'diagnostic', None)})"
+            ),
+        )
+
+    def _refused(self, assoc: SecureAssociation, refusal: AssociationRefused) -> None:
+        context = self._contexts.pop(assoc)
+        logger.warning("%r refused: %s", context, refusal.reason)
+        self._end("on_association_refused", context, refusal)
+
+    def closed(self, assoc: SecureAssociation) -> None:
+        """Report the end of an association, or of a connection that never became one."""
+        self._identity_answers.pop(assoc, None)
+        context = self._contexts.pop(assoc, None)
+        if context is None:
+            if assoc.requestor.primitive is None:
+                self.handshake_failed(assoc.connection, _no_request(assoc))
+            return
+        how = "released" if assoc.is_released else "lost"
+        if assoc.is_aborted or assoc._sent_abort:
+            how = "aborted"
+        reason = f" ({assoc.failure})" if assoc.failure else ""
+        logger.info("%r %s%s", context, how, reason)
+        self._end("on_association_closed", context, how)
+
+    # -- operations ------------------------------------------------------------------------
+
+    def operation(self, assoc: SecureAssociation, message: Any) -> OperationRefused | None:
+        """Run the gates of one DIMSE request; return the refusal, if there is one.
+
+        A C-STORE has been through them already, when its command was read.
+        """
+        service = type(message).__name__.replace("_", "-")
+        if service == "C-STORE" or not message.is_valid_request:
+            return None
+        sop_class = _first(message, "AffectedSOPClassUID", "RequestedSOPClassUID")
+        operation = OperationContext(
+            self._contexts[assoc],
+            service,
+            sop_class,
+            _first(message, "AffectedSOPInstanceUID", "RequestedSOPInstanceUID"),
+            int(message.MessageID or 0),
+        )
+        try:
+            self._gates("on_operation", operation.association, operation)
+        except Exception as exc:
+            refusal = self.as_refusal(exc, OperationRefused)
+            self._operation_refused(operation, refusal)
+            return refusal
+        return None
+
+    def _operation_refused(self, operation: OperationContext, refusal: OperationRefused) -> None:
+        logger.warning(
+            "%r: %s refused: %s", operation.association, operation.service, refusal.reason
+        )
+        self._end("on_operation_refused", operation, refusal)
+
+    # -- C-STORE ---------------------------------------------------------------------------
+
+    def new_store(
+        self,
+        assoc: SecureAssociation,
+        sop_class: str,
+        sop_instance: str,
+        transfer_syntax: str,
+        message_id: int,
+    ) -> StoreContext:
+        """Return the context of a C-STORE whose command has been read."""
+        return StoreContext(
+            self._contexts[assoc], sop_class, sop_instance, transfer_syntax, message_id
+        )
+
+    def store_started(self, inbound: InboundStore, message: C_STORE_RQ) -> None:
+        """Run the gates that decide by the command alone, and open the body."""
+        store = inbound.context
+        try:
+            self._gates("on_operation", store.association, store.as_operation())
+            for plugin in self.plugins:
+                sink = self._gate(plugin, "on_store_started", store.association, store)
+                if sink is not None:
+                    store.sinks[plugin] = sink
+            store.body = self._receive(store) if self._receive else ApplicationBody(message)
+        except Exception as exc:
+            inbound.refuse(self.as_refusal(exc, OperationRefused))
+
+    def _store(self, event: evt.Event) -> int | Dataset:
+        assoc = cast(SecureAssociation, event.assoc)
+        key = (event.context.context_id, int(cast(Any, event.request).MessageID))
+        inbound = assoc.inbound.get(key)
+        if inbound is None:  # a C-STORE-RQ that announced no data set
+            return 0xC000
+        store, refusal = inbound.context, inbound.refusal
+        status: int | Dataset = 0x0000
+        try:
+            if refusal is not None:
+                raise refusal
+            self._gates("on_store", store.association, store)
+            if self._receive is None and evt.EVT_C_STORE not in self._application:
+                raise StoreRefused("nothing here keeps instances", status=0xA700)
+            if evt.EVT_C_STORE in self._application:
+                status = self._call(evt.EVT_C_STORE, event)
+                refusal = _application_refusal(status)
+        except Exception as exc:
+            refused = self.as_refusal(exc, OperationRefused)
+            status, refusal = refused.status, refused
+        if refusal is not None:
+            logger.warning("%r: C-STORE refused: %s", store.association, refusal.reason)
+        self._end("on_store_ended", store, refusal)
+        return status
+
+
+def _application_refusal(status: int | Dataset) -> StoreRefused | None:
+    """Return what an application's status means: success and warnings kept the instance."""
+    code = int(status.Status) if isinstance(status, Dataset) else int(status)
+    if code == 0x0000 or code & 0xF000 == 0xB000:
+        return None
+    return StoreRefused(f"the application answered 0x{code:04X}", status=code)
+
+
+def _claim(assoc: SecureAssociation) -> Claim | None:
+    """Return the one user identity sub-item of the request (PS3.7 D.3.3.7).
+
+    Raises
+    ------
+    IdentityRefused
+        There are several, or it is malformed.
+    """
+    request = cast(Any, assoc.requestor.primitive)
+    items = [i for i in request.user_information if isinstance(i, UserIdentityNegotiation)]
+    if len(items) > 1:
+        raise IdentityRefused(f"{len(items)} user identity sub-items, at most one allowed")
+    if not items:
+        return None
+    item = cast(Any, items[0])
+    return Claim(
+        IdentityType(int(item.user_identity_type or 0)),
+        item.primary_field or b"",
+        item.secondary_field or b"",
+        bool(item.positive_response_requested),
+    )
+
+
+def _tls_facts(assoc: SecureAssociation) -> TLSFacts | None:
+    return getattr(assoc.bounded_socket.socket, "facts", None)
+
+
+def _no_request(assoc: SecureAssociation) -> HandshakeRefused:
+    if assoc.failure == "closed by peer":
+        return HandshakeRefused("closed by peer", "before any A-ASSOCIATE-RQ")
+    if assoc.failure and "time-out" not in assoc.failure:
+        return HandshakeRefused("not DICOM", assoc.failure)
+    seconds = assoc.limits.request_seconds
+    return HandshakeRefused("time-out", f"no A-ASSOCIATE-RQ within {seconds:g} s")
+
+
+def _first(message: Any, *keywords: str) -> str:
+    values: Iterable[Any] = (getattr(message, keyword, None) for keyword in keywords)
+    return str(next((value for value in values if value), ""))

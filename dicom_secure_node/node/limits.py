@@ -1,0 +1,53 @@
+"""How much a peer may ask of a node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dicom_secure_node.errors import Refused
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a peer may ask of us. Sizes in bytes, times in seconds.
+
+    Attributes
+    ----------
+    connections, connections_per_address : int
+        Open connections in all, and from one address.
+    handshake_seconds : float
+        For the whole TLS handshake.
+    request_seconds : float
+        From the connection's start, or the handshake's end, to a complete A-ASSOCIATE-RQ.
+    idle_seconds : float
+        Without any PDU on an association.
+    pdu_seconds : float
+        For one PDU after the association, and for one of ours to be taken.
+    pdu_length : int
+        Announced to the peer as Maximum Length (PS3.8 D.1).
+    request_length : int
+        Of the A-ASSOCIATE-RQ.
+    command_length, identifier_length : int
+        Of a command set, and of a data set other than C-STORE's.
+    instance_length : int
+        Of one C-STORE data set.
+    outstanding : int
+        C-STORE requests one peer may have sent before our answer.
+    """
+
+    connections: int = 200
+    connections_per_address: int = 50
+    handshake_seconds: float = 10.0
+    request_seconds: float = 10.0
+    idle_seconds: float = 300.0
+    pdu_seconds: float = 60.0
+    pdu_length: int = 262_144
+    request_length: int = 262_144
+    command_length: int = 65_536
+    identifier_length: int = 16_777_216
+    instance_length: int = 8_589_934_592
+    outstanding: int = 16
+
+
+class ProtocolFault(Refused):
+    """The peer broke a rule of PS3.7 or PS3.8; the association is aborted."""

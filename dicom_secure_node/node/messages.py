@@ -1,0 +1,142 @@
+"""DIMSE messages within bounds; the data set of a C-STORE streams to where it will stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.pdu_primitives import P_DATA
+
+from dicom_secure_node.errors import OperationRefused, Refused
+from dicom_secure_node.node.context import StoreContext
+from dicom_secure_node.node.limits import ProtocolFault
+
+if TYPE_CHECKING:
+    from dicom_secure_node.node.association import SecureAssociation
+    from dicom_secure_node.node.host import PluginHost
+
+
+class InboundStore:
+    """A C-STORE being received: its context, where the bytes go, and whether it is refused.
+
+    Once refused, the rest of the data set is read and dropped, so that the peer gets a status
+    instead of a broken connection.
+    """
+
+    def __init__(self, context: StoreContext, limit: int) -> None:
+        self.context = context
+        self.refusal: Refused | None = None
+        self.complete = False
+        self._limit = limit
+        self._size = 0
+
+    def write(self, data: memoryview, host: PluginHost) -> None:
+        """Pass bytes to the body and every sink, unless the C-STORE is refused already."""
+        if self.refusal is not None:
+            return
+        self._size += len(data)
+        try:
+            if self._size > self._limit:
+                raise OperationRefused(f"data set exceeds {self._limit} bytes", status=0xA700)
+            if self.context.body is not None:
+                self.context.body.write(data)
+            for sink in self.context.sinks.values():
+                sink.update(data)
+        except Exception as exc:
+            self.refuse(host.as_refusal(exc, OperationRefused))
+
+    def refuse(self, refusal: Refused) -> None:
+        """Remember why, and let the bytes go."""
+        self.refusal = refusal
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let the bytes go."""
+        if self.context.body is not None:
+            self.context.body.abandon()
+
+
+class BoundedDIMSE(DIMSEServiceProvider):
+    """`DIMSEServiceProvider` that bounds messages and streams C-STORE data sets."""
+
+    assoc: SecureAssociation
+
+    def __init__(self, assoc: SecureAssociation) -> None:
+        super().__init__(assoc)
+        self._inbound: InboundStore | None = None
+        self._context_id = 0
+        self._command_done = False
+        self._length = 0
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take a P-DATA primitive as pynetdicom's state machine hands it over."""
+        for context_id, data in primitive.presentation_data_value_list:
+            if not self.receive_fragment(context_id, memoryview(data)):
+                return
+
+    def receive_fragment(self, context_id: int, pdv: memoryview) -> bool:
+        """Take one presentation data value: message control header and fragment.
+
+        Returns
+        -------
+        bool
+            False when the association is being aborted because of it (PS3.8 E.2).
+        """
+        try:
+            self._receive(context_id, pdv)
+        except Exception as exc:
+            # pynetdicom's reactor would die of this; ending the association is its job.
+            self.assoc.fail(exc)
+            return False
+        return True
+
+    def _receive(self, context_id: int, pdv: memoryview) -> None:
+        if not pdv:
+            raise ProtocolFault("empty presentation data value (PS3.8 9.3.5.1)")
+        is_command, is_last = pdv[0] & 1, pdv[0] & 2
+        if is_command:
+            if self._command_done:
+                raise ProtocolFault("command fragment inside a data set (PS3.7 6.3.1)")
+            self._bound(len(pdv), self.assoc.limits.command_length, "command set")
+        elif not self._command_done:
+            raise ProtocolFault("data set fragment before its command (PS3.7 6.3.1)")
+        elif context_id != self._context_id:
+            raise ProtocolFault("message continues on another presentation context (PS3.7 6.3.1)")
+        elif self._inbound is not None:
+            self._inbound.write(pdv[1:], self.assoc.host)
+            if not is_last and not self.assoc.host.tees:
+                return
+            pdv = pdv if self.assoc.host.tees else pdv[:1]
+            self._inbound.complete = bool(is_last)
+        else:
+            self._bound(len(pdv), self.assoc.limits.identifier_length, "data set")
+        self._feed(context_id, pdv)
+        if not is_last:
+            return
+        self._length = 0
+        if self.message is None:  # pynetdicom has the whole message
+            self._inbound, self._command_done = None, False
+            if self.msg_queue.qsize() > self.assoc.limits.outstanding:
+                raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
+        elif is_command:
+            self._context_id, self._command_done = context_id, True
+            if isinstance(self.message, C_STORE_RQ):
+                self._inbound = self.assoc.begin_store(self.message)
+        else:
+            raise ProtocolFault("message that is no valid DIMSE message (PS3.7 9.3)")
+
+    def _bound(self, count: int, limit: int, what: str) -> None:
+        self._length += count
+        if self._length > limit:
+            raise ProtocolFault(f"{what} longer than {limit} bytes")
+
+    def _feed(self, context_id: int, pdv: memoryview) -> None:
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context_id, bytes(pdv)))
+        super().receive_primitive(primitive)
+
+    def abandon(self) -> None:
+        """Let go of a C-STORE that will not be completed."""
+        if self._inbound is not None:
+            self._inbound.abandon()

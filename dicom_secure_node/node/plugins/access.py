@@ -1,0 +1,58 @@
+"""The access gate: may this peer, and this user, do that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dicom_secure_node.errors import AccessRefused, OperationRefused
+from dicom_secure_node.identity.access import AccessFacts, AccessPolicy
+from dicom_secure_node.node.context import AssociationContext, OperationContext
+from dicom_secure_node.node.plugin import Plugin
+
+
+class AccessPlugin(Plugin):
+    """Asks the access policy at the association and again at each operation.
+
+    Parameters
+    ----------
+    policy : AccessPolicy
+    """
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._policy = policy
+
+    def on_association_requested(self, association: AssociationContext) -> None:
+        """Refuse a peer to whom no rule would allow anything."""
+        decision = self._policy.decide(_facts(association))
+        if not decision.allowed:
+            raise AccessRefused(decision.reason)
+
+    def on_operation(self, operation: OperationContext) -> None:
+        """Refuse a request no rule allows (PS3.7 C.5.25: 0x0124, not authorised)."""
+        facts = replace(
+            _facts(operation.association),
+            operation=operation.service,
+            sop_class=operation.sop_class,
+        )
+        decision = self._policy.decide(facts)
+        if not decision.allowed:
+            raise OperationRefused(f"{operation.service}: {decision.reason}")
+
+    def describe(self) -> str:
+        """Return how many rules there are."""
+        count = len(self._policy.rules)
+        return f"{count} access rules, deny by default" if count else "no access rules"
+
+
+def _facts(association: AssociationContext) -> AccessFacts:
+    identity, tls = association.identity, association.tls
+    return AccessFacts(
+        calling_ae=association.calling_ae,
+        called_ae=association.called_ae,
+        user=identity.user if identity else "",
+        user_proven=identity.proven if identity else False,
+        groups=identity.groups if identity else frozenset(),
+        address=association.connection.address,
+        certificate=tls.peer_certificate if tls else None,
+        listener=association.connection.listener,
+    )

@@ -1,0 +1,353 @@
+"""The audit trail of a node: who came, who was refused and why, what was transferred.
+
+One DICOM Instances Transferred for each study and association, not for each instance
+(PS3.15 A.5.3.7). What a crash left unreported is reported at the next start. Alerts of the
+same kind from the same address are counted and summed up, so that a flood of failed
+handshakes can neither fill the spool nor push anything else out of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dicom_secure_node.archive import Archive, Stored
+from dicom_secure_node.archive.index import Unaudited
+from dicom_secure_node.audit import messages
+from dicom_secure_node.audit.limiter import AlertLimiter
+from dicom_secure_node.audit.messages import AuditMessage, Participant
+from dicom_secure_node.audit.text import UNKNOWN
+from dicom_secure_node.errors import (
+    AssociationRefused,
+    HandshakeRefused,
+    IdentityRefused,
+    Refused,
+)
+from dicom_secure_node.node.context import (
+    AssociationContext,
+    Connection,
+    OperationContext,
+    StoreContext,
+)
+from dicom_secure_node.node.plugin import Plugin
+from dicom_secure_node.spec import audit as codes
+
+
+class Trail(Protocol):
+    """What the plug-in needs of `audit.trail.AuditTrail`."""
+
+    @property
+    def full(self) -> bool: ...
+
+    def emit(self, message: AuditMessage, /) -> object: ...
+
+
+@dataclass
+class _Transfer:
+    """What one association has brought of one study."""
+
+    patient_id: str
+    patient_name: str
+    description: str
+    accessions: set[str] = field(default_factory=set)
+    created: Counter[str] = field(default_factory=Counter)
+    held: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Transfers:
+    """All studies of one association, in the order they came."""
+
+    by_study: dict[str, _Transfer] = field(default_factory=dict)
+    failures: set[str] = field(default_factory=set)
+
+
+class AuditPlugin(Plugin):
+    """Writes the audit messages of A.5.3 that a storage node owes.
+
+    Parameters
+    ----------
+    trail : AuditTrail
+        Durable when `emit` returns.
+    ae_title : str
+        Ours.
+    archive : Archive, optional
+        Tells what a crash left unreported.
+    limiter : AlertLimiter
+        Sums up floods.
+    """
+
+    observable = False  # a node that cannot record must not serve
+
+    def __init__(
+        self, trail: Trail, ae_title: str, limiter: AlertLimiter, archive: Archive | None = None
+    ) -> None:
+        self._trail = trail
+        self._ae_title = ae_title
+        self._limiter = limiter
+        self._archive = archive
+
+    # -- the node --------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """Report the start, and what an earlier run stored and did not report."""
+        self._trail.emit(messages.application_activity(codes.APPLICATION_START, self._node()))
+        if self._archive is not None:
+            left_over = list(self._archive.unaudited())
+            for left in left_over:
+                self._trail.emit(self._left_over(left))
+            for association_id in {left.association_id for left in left_over}:
+                self._archive.mark_audited(association_id)
+
+    def stopped(self) -> None:
+        """Report the stop, after whatever the limiter still holds back."""
+        self.sum_up(everything=True)
+        self._trail.emit(messages.application_activity(codes.APPLICATION_STOP, self._node()))
+
+    def problem(self, description: str, outcome: int = messages.SERIOUS_FAILURE) -> None:
+        """Report a security problem of our own, e.g. a certificate file that cannot be used."""
+        self._alert(codes.SECURITY_CONFIGURATION, description, "", outcome)
+
+    def sum_up(self, *, everything: bool = False) -> None:
+        """Emit the sums of alerts whose time is over; called now and then."""
+        for summary in self._limiter.due(everything=everything):
+            kind, address, description = summary.key
+            counted = f"{summary.count} more since {summary.since:%H:%M:%S} UTC"
+            self._emit_alert(
+                codes.Code(kind, codes.meanings()[kind]),
+                f"{description} ({counted})",
+                address,
+                messages.SERIOUS_FAILURE,
+            )
+
+    # -- refusals --------------------------------------------------------------------------
+
+    def on_handshake_failed(self, connection: Connection, error: HandshakeRefused) -> None:
+        """Security Alert, Node Authentication (A.5.3.11)."""
+        self._alert(
+            codes.NODE_AUTHENTICATION,
+            f"{connection.listener}: connection refused: {error.reason}",
+            connection.address,
+        )
+
+    def on_association_requested(self, association: AssociationContext) -> None:
+        """Refuse when what happens could not be recorded (temporary congestion)."""
+        if self._trail.full:
+            raise AssociationRefused("the audit spool is full", result=2, source=3, diagnostic=1)
+
+    def on_association_refused(self, association: AssociationContext, error: Refused) -> None:
+        """User Authentication for an identity, Security Alert for everything else."""
+        address = association.connection.address
+        if isinstance(error, IdentityRefused):
+            claimed = association.claim.described if association.claim else "nobody"
+            if self._limiter.admit((codes.LOGIN.value, address, f"login refused: {error.reason}")):
+                self._trail.emit(
+                    messages.user_authentication(
+                        codes.LOGIN,
+                        Participant(claimed, requestor=True, address=address),
+                        self._node(),
+                        outcome=messages.SERIOUS_FAILURE,
+                        reason=error.reason,
+                    )
+                )
+            return
+        self._alert(
+            codes.USE_OF_RESTRICTED_FUNCTION,
+            f"association of {association.calling_ae!r} refused: {error.reason}",
+            address,
+        )
+
+    def on_operation_refused(self, operation: OperationContext, error: Refused) -> None:
+        """Security Alert, Use of Restricted Function."""
+        association = operation.association
+        self._alert(
+            codes.USE_OF_RESTRICTED_FUNCTION,
+            f"{operation.service} of {association.calling_ae!r} refused: {error.reason}",
+            association.connection.address,
+        )
+
+    def on_observed(self, association: AssociationContext, error: Refused) -> None:
+        """Informative Security Alert: it would have been refused."""
+        self._alert(
+            codes.USE_OF_RESTRICTED_FUNCTION,
+            f"observed only, {association.calling_ae!r} would be refused: {error.reason}",
+            association.connection.address,
+            messages.SUCCESS,
+        )
+
+    # -- associations and transfers --------------------------------------------------------
+
+    def on_association_accepted(self, association: AssociationContext) -> None:
+        """User Authentication, Login, where there is a user."""
+        association.keep(_Transfers())
+        self._login(association, codes.LOGIN)
+
+    def on_store(self, store: StoreContext) -> None:
+        """Count what was kept; the first of a study is its Begin Transferring (A.5.3.3).
+
+        It runs after storage and may still refuse: what cannot be recorded is not
+        acknowledged, and the peer will send it again.
+        """
+        stored, transfers = store.kept(Stored), store.association.kept(_Transfers)
+        if stored is None or transfers is None:
+            return
+        transfer = transfers.by_study.get(stored.study)
+        if transfer is None:
+            transfer = _Transfer(
+                stored.patient_id, stored.patient_name, stored.keys.study_description
+            )
+            self._trail.emit(
+                messages.begin_transferring(
+                    self._peer(store.association),
+                    self._node(),
+                    [messages.study(stored.study, transfer.description)],
+                    messages.patient(stored.patient_id, stored.patient_name),
+                    others=self._user(store.association),
+                )
+            )
+            transfers.by_study[stored.study] = transfer
+        counted = transfer.held if stored.outcome == "same" else transfer.created
+        counted[store.sop_class] += 1
+        if stored.accession:
+            transfer.accessions.add(stored.accession)
+
+    def on_store_ended(self, store: StoreContext, error: Refused | None) -> None:
+        """One failed DICOM Instances Transferred for each reason and association."""
+        transfers = store.association.kept(_Transfers)
+        if error is None or transfers is None or error.reason in transfers.failures:
+            return
+        if len(transfers.failures) < 16:
+            transfers.failures.add(error.reason)
+            self._trail.emit(
+                messages.instances_transferred(
+                    "R",
+                    self._peer(store.association),
+                    self._node(),
+                    [messages.study(UNKNOWN, sop_classes={store.sop_class: 1})],
+                    messages.patient(UNKNOWN),
+                    others=self._user(store.association),
+                    outcome=messages.SERIOUS_FAILURE,
+                    reason=f"C-STORE refused: {error.reason}",
+                )
+            )
+
+    def on_association_closed(self, association: AssociationContext, how: str) -> None:
+        """DICOM Instances Transferred for each study, then the user's Logout."""
+        transfers = association.kept(_Transfers) or _Transfers()
+        for study, transfer in transfers.by_study.items():
+            for action, counted in (("C", transfer.created), ("R", transfer.held)):
+                if counted:
+                    self._trail.emit(
+                        self._transferred(association, study, transfer, action, counted)
+                    )
+        if self._archive is not None and transfers.by_study:
+            self._archive.mark_audited(association.id)
+        self._login(association, codes.LOGOUT)
+
+    def _transferred(
+        self,
+        association: AssociationContext,
+        study: str,
+        transfer: _Transfer,
+        action: str,
+        counted: Counter[str],
+    ) -> AuditMessage:
+        return messages.instances_transferred(
+            action,
+            self._peer(association),
+            self._node(),
+            [
+                messages.study(
+                    study,
+                    transfer.description,
+                    accessions=sorted(transfer.accessions),
+                    sop_classes=counted,
+                )
+            ],
+            messages.patient(transfer.patient_id, transfer.patient_name),
+            others=self._user(association),
+        )
+
+    def _left_over(self, left: Unaudited) -> AuditMessage:
+        first = left.first
+        peer = Participant(
+            first.peer_subject or first.peer_address,
+            requestor=not first.identity,
+            ae_titles=(first.calling_ae,),
+            address=first.peer_address,
+        )
+        return messages.instances_transferred(
+            "C",
+            peer,
+            self._node(),
+            [messages.study(left.study, first.study_description, sop_classes=left.sop_classes)],
+            messages.patient(first.patient_id, first.patient_name),
+            others=[Participant(first.identity, requestor=True)] if first.identity else (),
+            reason="reported after a restart",
+            when=first.received_at,
+        )
+
+    # -- who -------------------------------------------------------------------------------
+
+    def _login(self, association: AssociationContext, kind: codes.Code) -> None:
+        if association.identity is not None:
+            self._trail.emit(
+                messages.user_authentication(
+                    kind,
+                    Participant(
+                        association.identity.user,
+                        requestor=True,
+                        address=association.connection.address,
+                    ),
+                    self._node(),
+                    reason="" if association.identity.proven else "name not verified",
+                )
+            )
+
+    def _node(self) -> Participant:
+        """Return this process; its UserID is the process ID found in the log (A.5.2.1)."""
+        return Participant(str(os.getpid()), ae_titles=(self._ae_title,), name="dicom-secure-node")
+
+    @staticmethod
+    def _peer(association: AssociationContext) -> Participant:
+        subject = association.tls.subject if association.tls else ""
+        return Participant(
+            subject or association.connection.address,
+            requestor=association.identity is None,
+            ae_titles=(association.calling_ae,),
+            address=association.connection.address,
+        )
+
+    @staticmethod
+    def _user(association: AssociationContext) -> Iterable[Participant]:
+        if association.identity is None:
+            return ()
+        return (Participant(association.identity.user, requestor=True),)
+
+    # -- alerts ----------------------------------------------------------------------------
+
+    def _alert(
+        self,
+        kind: codes.Code,
+        description: str,
+        address: str,
+        outcome: int = messages.SERIOUS_FAILURE,
+    ) -> None:
+        if self._limiter.admit((kind.value, address, description)):
+            self._emit_alert(kind, description, address, outcome)
+
+    def _emit_alert(self, kind: codes.Code, description: str, address: str, outcome: int) -> None:
+        performer = Participant(address, address=address) if address else None
+        self._trail.emit(
+            messages.security_alert(
+                kind,
+                description,
+                self._node(),
+                subject=address,
+                performer=performer,
+                outcome=outcome,
+            )
+        )

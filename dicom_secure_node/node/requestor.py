@@ -1,0 +1,399 @@
+"""A requestor's association over a connection that is open already.
+
+Subclasses of pynetdicom's own classes, set on the association before it starts. What they add:
+why a connection ended is remembered instead of only logged, PDUs are bounded in size and time
+both ways, and a file that is sent does not pile up in memory in front of a slow peer.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pynetdicom import AE, evt
+from pynetdicom._globals import MODE_REQUESTOR
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.transport import T_CONNECT, AddressInformation
+
+from dicom_secure_node.errors import HandshakeRefused, PeerRefused, ServiceUnavailable
+from dicom_secure_node.identity.claims import Claim
+from dicom_secure_node.node.transport import BoundedSocket
+
+_LARGEST_PDU = 262_144  # bytes we put into one PDU, also where the peer sets no limit
+_PDU_HEADER = 6  # bytes (PS3.8 9.3.1)
+_OVERHEAD = 65_536  # bytes; association PDUs may be longer than the announced P-DATA limit
+_PDUS_WAITING = 8  # P-DATA between the sender and the wire: bounds the memory of a send
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a peer, in seconds.
+
+    Attributes
+    ----------
+    connect : float
+        For the TCP connection, and again for the TLS handshake.
+    association : float
+        For the answer to an A-ASSOCIATE-RQ or A-RELEASE-RQ.
+    response : float
+        For the response to a DIMSE request.
+    pdu : float
+        For one PDU to arrive whole, or to be taken.
+    abort : float
+        For an A-ABORT to leave before the connection is cut.
+    """
+
+    connect: float = 15.0
+    association: float = 30.0
+    response: float = 120.0
+    pdu: float = 60.0
+    abort: float = 2.0
+
+
+class RequestorSocket(BoundedSocket):
+    """A socket that is connected already, and remembers why it broke.
+
+    pynetdicom logs what happens to a connection and tells the caller only that it is gone.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        The first error on the connection.
+    """
+
+    def __init__(self, assoc: RequestorAssociation, sock: socket.socket, seconds: float) -> None:
+        self._given = sock
+        super().__init__(assoc, address=AddressInformation.from_tuple(sock.getsockname()))
+        self.failure: Exception | None = None
+        self._waking = threading.Lock()
+        self.send_seconds = seconds
+
+    def _create_socket(self, address: AddressInformation) -> socket.socket:  # noqa: ARG002
+        return self._given
+
+    def connect(self, primitive: T_CONNECT) -> None:
+        """Report the connection to the state machine (Evt2): it was made before."""
+        self._is_connected = True
+        evt.trigger(self.assoc, evt.EVT_CONN_OPEN, {"address": primitive.address_info.as_tuple})
+        primitive.result = "Evt2"
+        self.provider_queue.put(primitive)
+        self._ready.set()
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read `nr_bytes` within the time for one PDU, or fewer when the peer closed."""
+        self.deadline = time.monotonic() + self.send_seconds
+        try:
+            # pynetdicom reads as much as the peer announces, up to 4 GiB.
+            if nr_bytes > (self.assoc.requestor.maximum_length or 0) + _OVERHEAD:
+                raise ConnectionAbortedError(f"announced a PDU of {nr_bytes} bytes")
+            data = super().recv(nr_bytes)
+            if nr_bytes == _PDU_HEADER and data and not 1 <= data[0] <= 7:
+                tls = " but TLS" if data[0] in (0x15, 0x16) else ""
+                raise ConnectionAbortedError(f"the answer is no DICOM PDU{tls}")
+            return data
+        except OSError as exc:
+            self.failure = self.failure or exc
+            raise
+
+    def send(self, bytestream: bytes) -> None:
+        """Send one PDU whole, or remember why not and report the connection closed (Evt17)."""
+        try:
+            if self.socket is None:
+                raise ConnectionResetError("the connection is closed")
+            self.socket.settimeout(self.send_seconds)
+            self.socket.sendall(bytestream)
+            evt.trigger(self.assoc, evt.EVT_DATA_SENT, {"data": bytestream})
+        except OSError as exc:
+            self.failure = self.failure or exc
+            self.event_queue.put("Evt17")
+
+    def wake(self) -> None:
+        """End a wait in `ready`; nothing happens when the association is over."""
+        with self._waking:  # or the descriptor's number could be somebody else's by now
+            if self._wake >= 0:
+                super().wake()
+
+    def close_wake(self) -> None:
+        """Give the wake-up's file descriptor back; the reactor has ended."""
+        with self._waking:
+            super().close_wake()
+
+    def cut(self) -> None:
+        """End whatever is blocked in this connection."""
+        sock = self.socket
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return  # gone already
+
+
+class _AssociationOver(Exception):
+    """Nothing more can be sent; `RequestorAssociation.loss` knows why."""
+
+
+class RequestorDUL(DULServiceProvider):
+    """`DULServiceProvider` that lets only so much data wait for the wire.
+
+    pynetdicom's queue takes a whole file at once, however large, and however slow the peer.
+
+    Attributes
+    ----------
+    abort_received : A_ABORT_RQ or None
+        The peer's A-ABORT PDU.
+    aborting : bool
+        Data that waits is dropped, so that an A-ABORT can leave.
+    """
+
+    assoc: RequestorAssociation
+
+    def __init__(self, assoc: RequestorAssociation) -> None:
+        super().__init__(assoc)
+        self.abort_received: A_ABORT_RQ | None = None
+        self.aborting = False
+        self._run_loop_delay = 0  # `BoundedSocket.ready` waits, and can be woken
+        self._room = threading.Semaphore(_PDUS_WAITING)
+
+    def send_pdu(self, primitive: Any) -> None:
+        """Queue a primitive; P-DATA waits for room.
+
+        Raises
+        ------
+        _AssociationOver
+            It ended meanwhile.
+        """
+        if isinstance(primitive, P_DATA):
+            while not self._room.acquire(timeout=0.2):
+                if self._kill_thread or not self.is_alive():
+                    raise _AssociationOver
+        super().send_pdu(primitive)
+        self.wake()
+
+    def _process_recv_primitive(self) -> bool:
+        waiting = self.to_provider_queue.queue
+        while self.aborting and waiting and isinstance(waiting[0], P_DATA):
+            self.to_provider_queue.get_nowait()
+            self._room.release()
+        return super()._process_recv_primitive()
+
+    def _send(self, pdu: Any) -> None:
+        super()._send(pdu)
+        if isinstance(pdu, P_DATA_TF):
+            self._room.release()
+
+    def _decode_pdu(self, bytestream: bytearray) -> Any:
+        pdu, event = super()._decode_pdu(bytestream)
+        if isinstance(pdu, A_ABORT_RQ):
+            self.abort_received = pdu
+        elif not isinstance(pdu, P_DATA_TF):
+            pdu.to_primitive()  # what is wrong in it shows here, not in the state machine
+        return pdu, event
+
+    def kill_dul(self) -> None:
+        """Stop the reactor, at once."""
+        super().kill_dul()
+        self.wake()
+
+    def stop_dul(self) -> bool:
+        """Stop the reactor if it is idle (Sta1), and wait for it without spinning."""
+        if self.state_machine.current_state != "Sta1":
+            return False
+        self.kill_dul()
+        self.join()
+        return True
+
+    def wake(self) -> None:
+        """End the reactor's wait for the peer."""
+        if self.socket is not None:
+            cast(RequestorSocket, self.socket).wake()
+
+
+class RequestorDIMSE(DIMSEServiceProvider):
+    """`DIMSEServiceProvider` with a bounded size of what it sends."""
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """Bytes of one P-DATA-TF PDU: what the peer takes, within reason."""
+        return min(super().maximum_pdu_size or _LARGEST_PDU, _LARGEST_PDU)
+
+
+class RequestorAssociation(Association):
+    """A requestor's `Association` over a connection that is open already.
+
+    Attributes
+    ----------
+    where : str
+        The peer, for messages: ``peer HOST:PORT``.
+    """
+
+    dul: RequestorDUL
+    dimse: RequestorDIMSE
+
+    def __init__(
+        self,
+        calling: str,
+        sock: socket.socket,
+        remote: AddressInformation,
+        where: str,
+        patience: Patience,
+    ) -> None:
+        super().__init__(AE(ae_title=calling), MODE_REQUESTOR)
+        self.where = where
+        self.patience = patience
+        self.dul = RequestorDUL(self)
+        self.dimse = RequestorDIMSE(self)
+        # The timers live in the DUL provider that has just been replaced.
+        self.acse_timeout = patience.association
+        self.network_timeout = patience.response + patience.association
+        self.dimse_timeout = patience.response
+        self.requestor.address_info = AddressInformation.from_tuple(sock.getsockname())
+        self.requestor.ae_title = calling
+        self.requestor.implementation_class_uid = self.ae.implementation_class_uid
+        self.requestor.implementation_version_name = self.ae.implementation_version_name
+        self.acceptor.address_info = remote
+        self.set_socket(RequestorSocket(self, sock, patience.pdu))
+        for event in (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_RECV, evt.EVT_PDU_SENT):
+            for handler, _ in list(cast(list[Any], self.get_handlers(event))):
+                self.unbind(event, handler)  # the default ones format every PDU for a debug log
+
+    @property
+    def connection(self) -> RequestorSocket:
+        """The socket below."""
+        return cast(RequestorSocket, self.dul.socket)
+
+    @property
+    def tls_facts(self) -> Any:
+        """What TLS agreed on (`tls.facts.TLSFacts`), None without our TLS engine."""
+        return getattr(self.connection.socket, "facts", None)
+
+    def send_request(self, request: Any, context_id: int) -> int:
+        """Send a DIMSE request and return the status of the response.
+
+        Parameters
+        ----------
+        request : DIMSE primitive
+            With everything set, the message ID included.
+        context_id : int
+            Of an accepted presentation context.
+
+        Raises
+        ------
+        PeerRefused
+            The peer ended the association, or its answer is no response to this request.
+        ServiceUnavailable
+            No response in time. The association is aborted.
+        """
+        response: Any = None
+        deadline = float("inf")
+        with self._reactor_paused(), suppress(_AssociationOver):
+            self.dimse.send_msg(request, context_id)
+            deadline = time.monotonic() + self.patience.response
+            _, response = self.dimse.get_msg(block=True)
+        if response is None:
+            loss = self.loss(timed_out=time.monotonic() >= deadline)
+            self.abort()
+            raise loss
+        if not response.is_valid_response or (
+            response.MessageIDBeingRespondedTo != request.MessageID
+        ):
+            self.abort()
+            raise PeerRefused(f"{self.where}: the answer is no response to the request; aborted")
+        return cast(int, response.Status)
+
+    @contextmanager
+    def _reactor_paused(self) -> Iterator[None]:
+        """Keep the reactor from taking the response away."""
+        self._reactor_checkpoint.clear()
+        while not self._is_paused and self.is_alive():
+            time.sleep(0.0005)  # the reactor polls; it offers nothing to wait for
+        try:
+            yield
+        finally:
+            self._reactor_checkpoint.set()
+
+    def end(self) -> None:
+        """Release the association (PS3.8 7.2) and wait until its connection is closed."""
+        self.release()
+        if self.is_established:  # no A-RELEASE-RP in time
+            self.abort()
+        if self.is_alive():
+            self.join(self.patience.association)
+
+    def abort(self, block: bool = True) -> None:
+        """Send an A-ABORT; cut the connection where the peer takes too long even for that."""
+        self.dul.aborting = True
+        hurry = threading.Timer(self.patience.abort, self.connection.cut)
+        hurry.start()
+        try:
+            super()._abort_blocking(block)
+        finally:
+            hurry.cancel()
+            hurry.join()
+
+    def give_up(self) -> None:
+        """End an association that never got its thread, and let go of everything."""
+        if self.is_established:
+            self.abort()
+        self._let_go()
+
+    def run_reactor(self) -> None:
+        """Run the association to its end, and let go of everything."""
+        try:
+            super().run_reactor()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.dul.kill_dul()
+        connection = self.connection
+        if self.dul.ident is not None:
+            self.dul.join(self.patience.pdu)
+        connection._shutdown_socket()
+        connection.close_wake()
+
+    def why_not(self, identity: Claim | None = None) -> Exception:
+        """Return the error for an association that was not established."""
+        answer = self.acceptor.primitive
+        if answer is None:
+            # pynetdicom takes a rejection that came at once for a failure to connect.
+            waiting = list(self.dul.to_user_queue.queue)
+            answer = next((item for item in waiting if isinstance(item, A_ASSOCIATE)), None)
+        if answer is not None and answer.result:
+            return PeerRefused(f"{self.where}: {_rejection(answer, identity)}")
+        if answer is not None:
+            return PeerRefused(f"{self.where}: accepted none of the presentation contexts")
+        return self.loss(timed_out=self._sent_abort)
+
+    def loss(self, timed_out: bool) -> Exception:
+        """Return the error for an association that ended before its time."""
+        failure, abort = self.connection.failure, self.dul.abort_received
+        if isinstance(failure, HandshakeRefused):
+            return failure  # with TLS 1.3 a server's no arrives after our handshake is done
+        if abort is not None:
+            source = f"{abort.source_str}: {abort.reason_str}" if abort.source else "service user"
+            return PeerRefused(f"{self.where}: aborted the association ({source})")
+        if failure is not None:
+            words = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
+            return PeerRefused(f"{self.where}: connection lost: {words}")
+        if timed_out:
+            return ServiceUnavailable(self.where, "no answer in time")
+        return PeerRefused(f"{self.where}: closed the connection")
+
+
+def _rejection(answer: A_ASSOCIATE, identity: Claim | None) -> str:
+    """Return an A-ASSOCIATE-RJ in words (PS3.8 Table 9-21)."""
+    codes = (answer.result, answer.result_source, answer.diagnostic)
+    words = f"{answer.result_str}, {answer.source_str}: {answer.reason_str}".lower()
+    hint = ""
+    if identity is not None and codes[1:] == (2, 1):
+        hint = "; the user identity may be why (PS3.7 D.3.3.7)"
+    return f"association {words} ({'/'.join(map(str, codes))}){hint}"

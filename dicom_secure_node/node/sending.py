@@ -1,0 +1,278 @@
+"""Send Part 10 files by C-STORE, each byte as it lies in the file.
+
+The data set is never decoded: file meta says which SOP class and transfer syntax to propose,
+and what follows it goes out as it is. More than 128 pairs of SOP class and transfer syntax
+take more than one association. A file that cannot be sent costs that file; a lost association
+is made again for the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydicom.uid import UID
+from pynetdicom import build_context
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
+
+from dicom_secure_node.elements.part10 import (
+    MEDIA_STORAGE_SOP_CLASS,
+    MEDIA_STORAGE_SOP_INSTANCE,
+    TRANSFER_SYNTAX,
+    Header,
+    read_header,
+)
+from dicom_secure_node.errors import InvalidDataSet, SecureNodeError
+from dicom_secure_node.node.requestor import RequestorAssociation
+from dicom_secure_node.node.scu import MAX_CONTEXTS
+
+_DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR, no instance
+
+_UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
+
+Outcome = Literal["stored", "warning", "refused", "unsendable", "lost", "skipped"]
+Opener = Callable[[Sequence[PresentationContext]], RequestorAssociation]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A file that can be sent, as its File Meta Information says.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    sop_class, sop_instance, transfer_syntax : str
+        UIDs.
+    offset : int
+        Where the data set begins, in bytes.
+    """
+
+    path: Path
+    sop_class: str
+    sop_instance: str
+    transfer_syntax: str
+    offset: int
+
+    @property
+    def context(self) -> tuple[str, str]:
+        """What has to be negotiated for it: SOP class and transfer syntax."""
+        return self.sop_class, self.transfer_syntax
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    outcome : str
+        ``stored``, ``warning`` (stored, with a remark), ``refused`` (by the peer),
+        ``unsendable`` (no DICOM file, no presentation context), ``lost`` (the association
+        ended first), ``skipped`` (a DICOMDIR).
+    text : str
+        Why, in words; empty where it was stored.
+    status : int or None
+        DIMSE status of the peer's answer.
+    sop_instance : str
+        SOP Instance UID, where known.
+    """
+
+    path: Path
+    outcome: Outcome
+    text: str = ""
+    status: int | None = None
+    sop_instance: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is left to do about the file."""
+        return self.outcome in ("stored", "warning", "skipped")
+
+
+def files_below(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield `paths`, folders replaced by the files below them in order of name.
+
+    Raises
+    ------
+    FileNotFoundError
+        A path does not exist.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(below for below in path.rglob("*") if below.is_file())
+        else:
+            path.stat()
+            yield path
+
+
+def read_instance(path: Path) -> Instance:
+    """Return what is needed to send the file `path`.
+
+    Raises
+    ------
+    InvalidDataSet
+        It is no Part 10 file, or its File Meta Information lacks a UID.
+    OSError
+        It cannot be read.
+    """
+    with path.open("rb") as file:
+        header = read_header(file)
+    return Instance(
+        path,
+        _uid(header, MEDIA_STORAGE_SOP_CLASS),
+        _uid(header, MEDIA_STORAGE_SOP_INSTANCE),
+        _uid(header, TRANSFER_SYNTAX),
+        header.offset,
+    )
+
+
+def _uid(header: Header, tag: int) -> str:
+    """Return a UID of the header; zeros PS3.5 9.1 forbids are let pass, products write them."""
+    uid = header.text(tag)
+    if not _UID.fullmatch(uid):
+        name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+        found = "a value that is no UID" if uid else "no value"
+        raise InvalidDataSet(found, "a UID", name, "PS3.10 7.1")
+    return uid
+
+
+def send_files(
+    open_association: Opener,
+    paths: Iterable[Path],
+    on_scanned: Callable[[int], None] | None = None,
+) -> Iterator[Sent]:
+    """Send the files at `paths` (folders are walked) and yield what became of each.
+
+    Parameters
+    ----------
+    open_association : callable
+        Given presentation contexts, returns an association: `scu.associate` with the rest of
+        its arguments filled in.
+    paths : iterable of Path
+        Files and folders.
+    on_scanned : callable, optional
+        Called once with the number of files, before anything is sent.
+
+    Raises
+    ------
+    SecureNodeError
+        The first association could not be made; nothing was sent.
+    """
+    instances: list[Instance] = []
+    unsent: list[Sent] = []
+    for path in files_below(paths):
+        try:
+            instance = read_instance(path)
+        except (SecureNodeError, OSError) as exc:
+            unsent.append(Sent(path, "unsendable", _reason(exc)))
+            continue
+        if instance.sop_class == _DIRECTORY:
+            unsent.append(Sent(path, "skipped", "a DICOMDIR is no instance"))
+        else:
+            instances.append(instance)
+    if on_scanned is not None:
+        on_scanned(len(instances) + len(unsent))
+    yield from unsent
+    first = True
+    for group in _groups(instances):
+        yield from _send_group(open_association, group, first)
+        first = False
+
+
+def _groups(instances: Sequence[Instance]) -> Iterator[list[Instance]]:
+    """Yield the instances in lots whose contexts fit into one association."""
+    contexts = list(dict.fromkeys(instance.context for instance in instances))
+    for start in range(0, len(contexts), MAX_CONTEXTS):
+        lot = set(contexts[start : start + MAX_CONTEXTS])
+        yield [instance for instance in instances if instance.context in lot]
+
+
+def _send_group(opener: Opener, group: Sequence[Instance], first: bool) -> Iterator[Sent]:
+    pairs = dict.fromkeys(instance.context for instance in group)
+    contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
+    association: RequestorAssociation | None = None
+    unreachable = ""
+    try:
+        for number, instance in enumerate(group):
+            if unreachable:
+                yield Sent(instance.path, "lost", unreachable, None, instance.sop_instance)
+                continue
+            if association is None or not association.is_established:
+                try:
+                    association = opener(contexts)
+                except SecureNodeError as exc:
+                    if first and not number:
+                        raise
+                    unreachable = str(exc)
+                    yield Sent(instance.path, "lost", unreachable, None, instance.sop_instance)
+                    continue
+            yield _send_one(association, instance, number % 65_535 + 1)
+    except BaseException:
+        # Also when the caller stops half-way, by ctrl-C for one.
+        if association is not None:
+            association.abort()
+        raise
+    if association is not None:
+        association.end()
+
+
+def _send_one(association: RequestorAssociation, instance: Instance, message_id: int) -> Sent:
+    """Send one instance; the association may be over afterwards."""
+    uid = instance.sop_instance
+    context = _accepted(association, instance)
+    if context is None:
+        text = (
+            f"the peer does not take {UID(instance.sop_class).name} "
+            f"in {UID(instance.transfer_syntax).name}"
+        )
+        return Sent(instance.path, "unsendable", text, None, uid)
+    try:
+        status = association.send_request(_request(instance, message_id), context)
+    except SecureNodeError as exc:
+        return Sent(instance.path, "lost", str(exc), None, uid)
+    except (OSError, ValueError) as exc:
+        # The message is broken off in its middle: nothing else can be said on this association.
+        association.abort()
+        return Sent(instance.path, "unsendable", _reason(exc), None, uid)
+    category, text = status_words(status)
+    outcomes: dict[str, Outcome] = {"Success": "stored", "Warning": "warning"}
+    return Sent(instance.path, outcomes.get(category, "refused"), text, status, uid)
+
+
+def _accepted(association: RequestorAssociation, instance: Instance) -> int | None:
+    """Return the ID of the context for exactly this instance: nothing is converted."""
+    for context in association.accepted_contexts:
+        if (context.abstract_syntax, context.transfer_syntax[0]) == instance.context:
+            return context.context_id
+    return None
+
+
+def _request(instance: Instance, message_id: int) -> C_STORE:
+    request = C_STORE()
+    request.MessageID = message_id
+    request.AffectedSOPClassUID = UID(instance.sop_class)
+    request.AffectedSOPInstanceUID = UID(instance.sop_instance)
+    request.Priority = 0  # medium
+    # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
+    request._dataset_path = (instance.path, instance.offset)
+    return request
+
+
+def status_words(status: int) -> tuple[str, str]:
+    """Return category and text of a C-STORE status (PS3.4 Table B.2-1, PS3.7 Annex C)."""
+    category, text = STORAGE_SERVICE_CLASS_STATUS.get(status, (code_to_category(status), ""))
+    if category == "Success":
+        return category, ""
+    return category, f"{category.lower()} 0x{status:04X}" + (f": {text}" if text else "")
+
+
+def _reason(exc: Any) -> str:
+    return (exc.strerror or type(exc).__name__) if isinstance(exc, OSError) else str(exc)

@@ -1,0 +1,366 @@
+"""The accept loop, which nobody can block.
+
+``accept`` hands every connection to a thread of its own at once. That thread counts it
+against the limits, looks whether the peer speaks TLS or not, shakes hands under one deadline,
+and only then makes an association of it. pynetdicom's server does the handshake in the accept
+loop: one silent peer keeps everybody else out.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from pynetdicom import evt
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from dicom_secure_node.errors import HandshakeRefused
+from dicom_secure_node.node.association import SecureAssociation
+from dicom_secure_node.node.context import Connection
+from dicom_secure_node.node.host import PluginHost
+from dicom_secure_node.node.limits import Limits
+from dicom_secure_node.node.transport import BoundedSocket
+
+logger = logging.getLogger(__name__)
+
+_TLS_HANDSHAKE_RECORD = 0x16
+
+
+class TransportContext(Protocol):
+    """Wraps an accepted socket in TLS without shaking hands yet (`tls.context`)."""
+
+    def wrap_socket(self, sock: socket.socket, server_side: bool = ...) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One address the node listens on, and what it demands there.
+
+    Attributes
+    ----------
+    name : str
+        For log and audit.
+    context : callable or None
+        Returns the TLS context for the next connection; None for a plain listener. It is
+        asked each time, so that renewed certificates count from the next connection on.
+    observe : bool
+        Record refusals of policy, carry none out.
+    limits : Limits
+    """
+
+    name: str
+    context: Callable[[], TransportContext] | None = None
+    observe: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+class Slots:
+    """Counts open connections, in all and from each address."""
+
+    def __init__(self, total: int, per_address: int) -> None:
+        self._total = total
+        self._per_address = per_address
+        self._open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, address: str) -> str:
+        """Take a slot for `address`; return why there is none, or an empty string."""
+        with self._lock:
+            if self._open.total() >= self._total:
+                return f"{self._total} connections are open"
+            if self._open[address] >= self._per_address:
+                return f"{self._per_address} connections are open from this address"
+            self._open[address] += 1
+            return ""
+
+    def give_back(self, address: str) -> None:
+        """Give a slot of `address` back."""
+        with self._lock:
+            self._open[address] -= 1
+            if self._open[address] <= 0:
+                del self._open[address]
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._open.total()
+
+
+class _ConnectionHandler(RequestHandler):
+    """Makes an association of a connection whose handshake is done."""
+
+    server: SecureServer
+
+    def _create_association(self) -> SecureAssociation:
+        server = self.server
+        connection = server.connection_of(self.request)
+        assoc = SecureAssociation(
+            self.ae, "acceptor", server.host, connection, server.listener.limits
+        )
+        assoc._server = server
+        assoc.name = f"AcceptorThread@{connection.id[:8]}"
+        sock = BoundedSocket(assoc, client_socket=self.request)
+        sock.send_seconds = server.listener.limits.pdu_seconds
+        assoc.set_socket(sock)
+        assoc.acceptor.maximum_length = server.listener.limits.pdu_length
+        assoc.acceptor.ae_title = server.ae_title
+        assoc.acceptor.address_info = self.local
+        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
+        assoc.acceptor.supported_contexts = deepcopy(server.contexts)
+        assoc.requestor.address_info = self.remote
+        server.bind_handlers(assoc)
+        return assoc
+
+
+class SecureServer(ThreadedAssociationServer):
+    """An association server under a `Listener`'s rules.
+
+    Made through ``ae.make_server(address, server_class=..., listener=..., host=...)``.
+    """
+
+    request_queue_size = 1024  # a burst waits in the kernel, not in a client's retries
+    daemon_threads = True
+
+    def __init__(
+        self,
+        *args: Any,
+        listener: Listener,
+        host: PluginHost,
+        slots: Slots | None = None,
+        quiet: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.listener = listener
+        self.host = host
+        limits = listener.limits
+        self._slots = slots or Slots(limits.connections, limits.connections_per_address)
+        self._quiet = quiet
+        self._connections: dict[socket.socket, Connection] = {}
+        self.draining = False
+        kwargs["request_handler"] = _ConnectionHandler
+        super().__init__(*args, **kwargs)
+
+    # -- what pynetdicom's server would do otherwise ---------------------------------------
+
+    def _bind_defaults(self) -> None:
+        """Leave out the handlers that format every PDU for the log, on the node's own servers."""
+        if self._quiet:
+            for event in evt._INTERVENTION_EVENTS:
+                self.bind(event, evt.get_default_handler(event))
+        else:
+            super()._bind_defaults()
+
+    def bind_handlers(self, assoc: SecureAssociation) -> None:
+        """Bind this server's handlers to a new association."""
+        for event, handlers in self._handlers.items():
+            if event.is_intervention and handlers:
+                assoc.bind(event, *cast(Any, handlers))
+            else:
+                for function, args in cast(Any, handlers):
+                    assoc.bind(event, function, args)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept, and nothing more."""
+        try:
+            sock, address = cast(socket.socket, self.socket).accept()
+        except OSError as exc:
+            # Out of file descriptors: waiting beats spinning on a socket that stays readable.
+            logger.error("%s: cannot accept: %s", self.listener.name, exc.strerror)
+            time.sleep(0.05)
+            raise
+        return sock, address
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Take a connection from its first byte to its association, in its own thread."""
+        connection = self._describe(request, client_address)
+        why = "the node is stopping" if self.draining else self._slots.take(connection.address)
+        if why:
+            request.close()
+            self.host.handshake_failed(connection, HandshakeRefused("limit reached", why))
+            return
+        started = False
+        try:
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = self._secure(request)
+            self._connections[sock] = connection
+            self.finish_request(sock, client_address)
+            started = True
+        except HandshakeRefused as exc:
+            self.host.handshake_failed(connection, exc)
+        except Exception as exc:
+            logger.error("%s: connection dropped", self.listener.name, exc_info=exc)
+            self.host.handshake_failed(
+                connection, HandshakeRefused("tls failure", type(exc).__name__)
+            )
+        finally:
+            if not started:
+                request.close()
+                self._slots.give_back(connection.address)
+
+    # -- our own ---------------------------------------------------------------------------
+
+    def _describe(self, sock: socket.socket, address: Any) -> Connection:
+        try:
+            local = sock.getsockname()
+        except OSError:
+            local = ("", 0)
+        return Connection(
+            self.listener.name,
+            str(address[0]).removeprefix("::ffff:"),
+            int(address[1]),
+            str(local[0]).removeprefix("::ffff:"),
+            int(local[1]),
+            observe=self.listener.observe,
+        )
+
+    def _secure(self, sock: socket.socket) -> socket.socket:
+        """Shake hands, or make sure that a plain peer is one (PS3.15 Annex B)."""
+        limits = self.listener.limits
+        if self.listener.context is not None:
+            wrapped = self.listener.context().wrap_socket(sock, server_side=True)
+            try:
+                wrapped.handshake(limits.handshake_seconds)
+            except BaseException:
+                wrapped.close()
+                raise
+            return cast(socket.socket, wrapped)
+        first = _first_byte(sock, limits.request_seconds)
+        if first == _TLS_HANDSHAKE_RECORD:
+            raise HandshakeRefused("unexpected TLS", "a TLS ClientHello on a plain listener")
+        return sock
+
+    def connection_of(self, sock: socket.socket) -> Connection:
+        """Return what is known of the connection below `sock`."""
+        return self._connections.pop(sock)
+
+    def associations(self) -> list[SecureAssociation]:
+        """Return the associations that are running."""
+        return [
+            thread
+            for thread in threading.enumerate()
+            if isinstance(thread, SecureAssociation) and thread._server is self
+        ]
+
+    @property
+    def active_associations(self) -> list[Any]:
+        """Return the associations that are running, for pynetdicom."""
+        return list(self.associations())
+
+    def association_ended(self, assoc: SecureAssociation) -> None:
+        """Give the association's slot back."""
+        self._slots.give_back(assoc.connection.address)
+
+    def stop(self, seconds: float) -> int:
+        """Stop listening, let running requests finish, end the rest.
+
+        Parameters
+        ----------
+        seconds : float
+            How long requests in progress may take.
+
+        Returns
+        -------
+        int
+            How many associations had to be ended with a request unfinished.
+        """
+        if self.draining:
+            return 0
+        self.draining = True
+        self.shutdown()
+        deadline = time.monotonic() + seconds
+        waiting = self.associations()
+        while waiting and time.monotonic() < deadline:
+            for assoc in waiting:
+                if not assoc.in_progress:
+                    assoc.abort(block=False)
+            for assoc in waiting:
+                assoc.join(timeout=0.05)
+            waiting = self.associations()
+        for assoc in waiting:
+            assoc.bounded_socket._shutdown_socket()
+            assoc.abort(block=False)
+        for assoc in waiting:
+            assoc.join(timeout=1.0)
+        return len(waiting)
+
+
+def _first_byte(sock: socket.socket, seconds: float) -> int:
+    """Return the first byte a peer sends, and leave it to be read."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    if not poll.poll(seconds * 1000):
+        raise HandshakeRefused("time-out", f"not one byte within {seconds:g} s")
+    try:
+        first = sock.recv(1, socket.MSG_PEEK)
+    except OSError as exc:
+        raise HandshakeRefused("closed by peer", exc.strerror or "connection broke") from exc
+    if not first:
+        raise HandshakeRefused("closed by peer", "before the first byte")
+    return first[0]
+
+
+def start(
+    ae: Any,
+    address: tuple[str, int],
+    listener: Listener,
+    host: PluginHost,
+    *,
+    slots: Slots | None = None,
+    quiet: bool = False,
+    evt_handlers: Sequence[tuple[Any, ...]] = (),
+    ae_title: str | None = None,
+    contexts: Any = None,
+) -> SecureServer:
+    """Bind `address`, start serving it in a thread, and return the server.
+
+    Parameters
+    ----------
+    ae : ApplicationEntity
+        Whose associations these are.
+    address : (str, int)
+        IPv4 or IPv6 address, and the port; 0 takes any free one.
+    listener : Listener
+    host : PluginHost
+    slots : Slots, optional
+        Shared with other listeners of the node.
+    quiet : bool
+        Do not format every PDU for pynetdicom's debug log.
+    evt_handlers : sequence of tuple
+        Notification handlers of the application.
+    ae_title, contexts : optional
+        As pynetdicom's ``start_server`` takes them.
+
+    Raises
+    ------
+    OSError
+        The address is in use, or not ours.
+    """
+    server = cast(
+        SecureServer,
+        ae.make_server(
+            address,
+            ae_title=ae_title,
+            contexts=contexts,
+            evt_handlers=[*host.handlers(), *evt_handlers],
+            server_class=SecureServer,
+            listener=listener,
+            host=host,
+            slots=slots,
+            quiet=quiet,
+        ),
+    )
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.1},
+        name=f"listener {listener.name}", daemon=True,
+    )  # fmt: skip
+    thread.start()
+    ae._servers.append(server)
+    return server

@@ -1,0 +1,155 @@
+"""A socket under an association that cannot be waited on for ever.
+
+pynetdicom's own `AssociationSocket` reads 4 KiB at a time, without a deadline: a peer that
+sends one byte a second holds its thread for as long as it likes. This one reads straight
+into one buffer, gives each PDU a deadline, wakes up when there is something to do instead of
+polling, and gives up on a peer that never reads.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import time
+from typing import Any
+
+from pynetdicom import evt
+from pynetdicom.transport import AssociationSocket
+
+
+class BoundedSocket(AssociationSocket):
+    """`AssociationSocket` with deadlines and a wake-up.
+
+    Attributes
+    ----------
+    deadline : float or None
+        `time.monotonic` value by which the PDU being read must be complete.
+    send_seconds : float
+        How long one PDU may take to leave.
+    """
+
+    _WAIT = 0.1  # seconds: how late a timer of the reactor may be noticed
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.deadline: float | None = None
+        self.send_seconds = 30.0
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def wake(self) -> None:
+        """End a wait in `ready`, because there is something to send or to stop for."""
+        try:
+            os.eventfd_write(self._wake, 1)
+        except OSError:  # closed meanwhile: nobody is waiting any more
+            return
+
+    def close_wake(self) -> None:
+        """Give the wake-up's file descriptor back; the reactor has ended."""
+        descriptor, self._wake = self._wake, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def ready(self) -> bool:
+        """Return True as soon as there is data to read, False when woken or after a moment."""
+        sock = self.socket
+        if sock is None or not self._is_connected:
+            return False
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        try:
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLIN)
+            poll.register(self._wake, select.POLLIN)
+            wait = self._WAIT if self.event_queue.empty() else 0.0
+            happened = dict(poll.poll(wait * 1000))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+        if happened.pop(self._wake, 0):
+            self._rest()
+        return bool(happened)
+
+    def _rest(self) -> None:
+        try:
+            os.eventfd_read(self._wake)
+        except (BlockingIOError, OSError):
+            return
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read `nr_bytes`, or fewer when the peer closed.
+
+        Raises
+        ------
+        TimeoutError
+            The deadline passed first.
+        """
+        buffer = bytearray(nr_bytes)
+        count = self.recv_exactly(memoryview(buffer))
+        return buffer if count == nr_bytes else buffer[:count]
+
+    def recv_exactly(self, view: memoryview) -> int:
+        """Fill `view` and return how many bytes came before the peer closed.
+
+        Raises
+        ------
+        TimeoutError
+            The deadline passed first.
+        OSError
+            The connection broke.
+        """
+        sock, filled = self.socket, 0
+        if sock is None:
+            raise ConnectionResetError("the connection is closed")
+        while filled < len(view):
+            sock.settimeout(self._left())
+            count = sock.recv_into(view[filled:])
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def receive_some(self, count: int) -> bytes:
+        """Read at most `count` bytes of what is there; empty when the peer closed."""
+        sock = self.socket
+        if sock is None:
+            return b""
+        sock.settimeout(self._WAIT)
+        return sock.recv(count)
+
+    def _left(self) -> float | None:
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the peer took too long over one PDU")
+        return left
+
+    def send(self, bytestream: bytes) -> None:
+        """Send one PDU whole, or report the connection as closed (Evt17).
+
+        A peer that does not read for `send_seconds` counts as gone.
+        """
+        try:
+            sock = self.socket
+            if sock is None:
+                raise ConnectionResetError("the connection is closed")
+            sock.settimeout(self.send_seconds)
+            sock.sendall(bytestream)
+            evt.trigger(self.assoc, evt.EVT_DATA_SENT, {"data": bytestream})
+        except OSError:
+            self.event_queue.put("Evt17")
+
+    def _shutdown_socket(self) -> None:
+        """Close also where the peer was faster, so that no descriptor is left behind."""
+        sock = self.socket
+        if sock is None:
+            return
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # already gone at the other end
+        finally:
+            sock.close()

@@ -1,0 +1,461 @@
+"""The accept loop and the bounds of a connection: what a peer cannot do to us."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from typing import Any
+
+import pydicom
+import pytest
+from pynetdicom import evt
+
+from dicom_secure_node.errors import HandshakeRefused
+from dicom_secure_node.node.limits import Limits
+from dicom_secure_node.node.server import Listener, Slots
+from tests.loopback import (
+    CT_SMALL,
+    CT_STORAGE,
+    Recorder,
+    associate,
+    knock,
+    port_of,
+    request_pdu,
+    serving,
+)
+from tests.parts import run, wait_until
+
+SHORT = Limits(handshake_seconds=0.5, request_seconds=0.5, pdu_seconds=0.5, idle_seconds=0.7)
+ABORTED = b"\x07\x00\x00\x00\x00\x04\x00\x00"
+
+
+def kept(_: Any) -> int:
+    return 0x0000
+
+
+def p_data(context_id: int, header: int, fragment: bytes) -> bytes:
+    """Return a P-DATA-TF PDU with one presentation data value (PS3.8 9.3.5)."""
+    pdv = struct.pack(">LBB", len(fragment) + 2, context_id, header) + fragment
+    return b"\x04\0" + struct.pack(">L", len(pdv)) + pdv
+
+
+def command(field: int, *, data_set: bool, message_id: int = 1, instance: str = "1.2.3") -> bytes:
+    """Return a command set in Implicit VR Little Endian (PS3.7 6.3.1)."""
+
+    def element(number: int, value: bytes) -> bytes:
+        return struct.pack("<HHL", 0, number, len(value)) + value
+
+    uid = CT_STORAGE.encode() if field == 0x0001 else b"1.2.840.10008.1.1"
+    body = element(0x0002, uid + b"\0" * (len(uid) % 2))
+    body += element(0x0100, struct.pack("<H", field))
+    body += element(0x0110, struct.pack("<H", message_id))
+    body += element(0x0700, struct.pack("<H", 0))
+    body += element(0x0800, struct.pack("<H", 0x0000 if data_set else 0x0101))
+    if field == 0x0001:
+        raw = instance.encode()
+        body += element(0x1000, raw + b"\0" * (len(raw) % 2))
+    return element(0x0000, struct.pack("<L", len(body))) + body
+
+
+ECHO, STORE = 0x0030, 0x0001
+
+
+class Raw:
+    """A peer written by hand, with an accepted association."""
+
+    def __init__(self, port: int, abstract: str = CT_STORAGE) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket.sendall(request_pdu(abstract=abstract.encode()))
+        assert self.pdu()[0] == 0x02  # A-ASSOCIATE-AC
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self.socket.recv(count - len(data))
+            if not piece:
+                return data
+            data += piece
+        return data
+
+    def pdu(self) -> bytes:
+        """Return the next PDU, or nothing when the node closed."""
+        try:
+            head = self.exactly(6)
+            return head + self.exactly(struct.unpack(">L", head[2:])[0]) if head else b""
+        except ConnectionResetError:
+            return b""
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+BEFORE = {
+    "garbage": (b"GET / HTTP/1.0\r\n\r\n", "not DICOM", "unknown PDU type 0x47"),
+    "a PDU of 4 GiB": (b"\x01\0\xff\xff\xff\xff" + b"x" * 100, "not DICOM", "4294967295 bytes"),
+    "P-DATA before any association": (p_data(1, 3, b"x"), "not DICOM", ""),
+    "TLS on a plain listener": (b"\x16\x03\x01\0\x05hello", "unexpected TLS", "ClientHello"),
+    "half a PDU header, then the end": (b"\x01\0\0", "not DICOM", "closed in the middle"),
+    "an A-ASSOCIATE-RQ cut off": (request_pdu()[:40], "not DICOM", "closed in the middle"),
+    "an item longer than the PDU": (
+        request_pdu()[:80] + b"\xff" * (len(request_pdu()) - 80), "not DICOM", "",
+    ),
+    "nothing at all, then the end": (b"", "closed by peer", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "kind", "words"), BEFORE.values(), ids=BEFORE)
+def test_before_an_association(data: bytes, kind: str, words: str) -> None:
+    recorder = Recorder()
+    with serving([recorder]) as node:
+        with socket.create_connection(("127.0.0.1", port_of(node)), timeout=20) as peer:
+            peer.sendall(data)
+            peer.shutdown(socket.SHUT_WR)
+            connection, error = recorder.wait_for("on_handshake_failed")
+        assert isinstance(error, HandshakeRefused)
+        assert (error.kind, connection.address) == (kind, "127.0.0.1")
+        assert words in error.reason
+        assert associate(port_of(node)).is_established
+
+
+def test_silent_peer_is_shown_the_door_and_keeps_nobody_out() -> None:
+    recorder = Recorder()
+    with serving([recorder], listener=Listener("short", limits=SHORT)) as node:
+        with socket.create_connection(("127.0.0.1", port_of(node)), timeout=20) as silent:
+            assoc = associate(port_of(node))
+            assert assoc.is_established
+            assoc.release()
+            _, error = recorder.wait_for("on_handshake_failed")
+            assert error.kind == "time-out"
+            assert silent.recv(1) == b""
+
+
+def test_one_byte_at_a_time_hits_the_deadline_of_the_whole_request() -> None:
+    recorder, stop = Recorder(), threading.Event()
+    with (
+        serving([recorder], listener=Listener("short", limits=SHORT)) as node,
+        socket.create_connection(("127.0.0.1", port_of(node)), timeout=20) as peer,
+    ):
+
+        def drip() -> None:
+            for byte in request_pdu():
+                try:
+                    peer.sendall(bytes((byte,)))
+                except OSError:
+                    return
+                if stop.wait(0.05):
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            _, error = recorder.wait_for("on_handshake_failed")
+            assert error.kind == "time-out"
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_500_connections_at_once_do_not_keep_a_peer_out_for_long() -> None:
+    limits = Limits(connections=40, connections_per_address=30, request_seconds=1.0)
+    recorder = Recorder()
+    with serving([recorder], listener=Listener("crowded", limits=limits)) as node:
+        crowd = [socket.socket() for _ in range(500)]
+        try:
+            for one in crowd:
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", port_of(node)))
+            kinds = {recorder.wait_for("on_handshake_failed")[1].kind for _ in range(500)}
+            assert kinds <= {"limit reached", "time-out"}
+            assert "limit reached" in kinds
+        finally:
+            for one in crowd:
+                one.close()
+        wait_until(lambda: not len(node._slots), "all slots given back")
+        assoc = associate(port_of(node))
+        assert assoc.is_established
+        assoc.release()
+
+
+def test_slots_count_each_address_and_all() -> None:
+    slots = Slots(total=3, per_address=2)
+    assert not slots.take("a")
+    assert not slots.take("a")
+    assert "from this address" in slots.take("a")
+    assert not slots.take("b")
+    assert "3 connections" in slots.take("c")
+    slots.give_back("a")
+    assert not slots.take("c")
+    assert len(slots) == 3
+
+
+AFTER = {
+    "PDU longer than announced": b"\x04\0" + struct.pack(">L", 300_000),
+    "unknown PDU type": b"\x09\0\0\0\0\x04abcd",
+    "empty presentation data value": b"\x04\0" + struct.pack(">LLB", 5, 1, 1),
+    "presentation data value longer than its PDU": b"\x04\0" + struct.pack(">LLBB", 6, 99, 1, 3),
+    "data set before its command": p_data(1, 2, b"data"),
+    "command inside a data set": (
+        p_data(1, 3, command(STORE, data_set=True)) + p_data(1, 3, command(ECHO, data_set=False))
+    ),
+    "context nobody accepted": p_data(7, 3, command(STORE, data_set=True)),
+    "message continues on another context": (
+        p_data(1, 3, command(STORE, data_set=True)) + p_data(3, 2, b"data")
+    ),
+    "command set without end": p_data(1, 1, b"\0" * 70_000),
+    "command set that is none": p_data(1, 3, b"\xff" * 50),
+    "UID of 10,000 characters": p_data(
+        1, 3, command(STORE, data_set=True, instance="1." * 5000)
+    ) + p_data(1, 2, b"data"),
+    "a second A-ASSOCIATE-RQ": request_pdu(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", AFTER.values(), ids=AFTER)
+def test_broken_protocol_ends_the_association_and_nothing_else(data: bytes) -> None:
+    recorder = Recorder()
+    with serving([recorder], application={evt.EVT_C_STORE: kept}) as node:
+        peer = Raw(port_of(node))
+        peer.send(data)
+        answer = peer.pdu()
+        assert answer[:1] == b"\x07", answer
+        peer.close()
+        context, how = recorder.wait_for("on_association_closed")
+        assert how == "aborted"
+        assert associate(port_of(node)).is_established
+
+
+def test_flood_of_requests_is_bounded() -> None:
+    release = threading.Event()
+
+    def slow(_: Any) -> int:
+        release.wait(20)
+        return 0x0000
+
+    with serving(application={evt.EVT_C_ECHO: slow}) as node:
+        peer = Raw(port_of(node), "1.2.840.10008.1.1")
+        peer.send(p_data(1, 3, command(ECHO, data_set=False)) * 200)
+        assert peer.pdu()[:1] == b"\x07"
+        release.set()
+        peer.close()
+
+
+def test_too_many_requests_before_our_answers() -> None:
+    """PS3.7 D.3.3.3: one at a time unless negotiated; ours is a bound on memory and disk."""
+    release = threading.Event()
+
+    def slow(_: Any) -> int:
+        release.wait(20)
+        return 0x0000
+
+    with serving(application={evt.EVT_C_STORE: slow}) as node:
+        peer = Raw(port_of(node))
+        for number in range(40):
+            peer.send(p_data(1, 3, command(STORE, data_set=True, message_id=number)))
+            try:
+                peer.send(p_data(1, 2, b"data"))
+            except OSError:
+                break
+        assert peer.pdu()[:1] == b"\x07"
+        release.set()
+        peer.close()
+
+
+@pytest.mark.parametrize("ending", ["abort", "vanish"])
+def test_association_that_ends_in_mid_store_leaves_nothing(ending: str) -> None:
+    abandoned = threading.Event()
+
+    class Body:
+        size = 0
+
+        def write(self, data: memoryview) -> None:
+            self.size += len(data)
+
+        def open(self) -> Any:
+            raise AssertionError("never complete")
+
+        def abandon(self) -> None:
+            abandoned.set()
+
+    recorder = Recorder()
+    with serving([recorder], receive=lambda _: Body()) as node:
+        peer = Raw(port_of(node))
+        peer.send(p_data(1, 3, command(STORE, data_set=True)) + p_data(1, 0, b"half"))
+        recorder.wait_for("on_store_started")
+        if ending == "abort":
+            peer.send(b"\x07\0\0\0\0\x04\0\0\0\0")
+        peer.close()
+        recorder.wait_for("on_association_closed")
+        assert abandoned.is_set()
+
+
+def test_data_set_over_the_limit_is_read_and_refused() -> None:
+    limits = Limits(instance_length=1000)
+    with serving(
+        application={evt.EVT_C_STORE: kept}, listener=Listener("small", limits=limits)
+    ) as node:
+        assoc = associate(port_of(node))
+        assert assoc.send_c_store(pydicom.dcmread(CT_SMALL)).Status == 0xA700
+        assert assoc.send_c_echo().Status == 0x0000
+        assoc.release()
+
+
+def test_idle_association_is_ended() -> None:
+    recorder = Recorder()
+    with serving([recorder], listener=Listener("short", limits=SHORT)) as node:
+        peer = Raw(port_of(node))
+        assert peer.pdu()[:1] == b"\x07"
+        recorder.wait_for("on_association_closed")
+        peer.close()
+
+
+def test_peer_that_stops_in_the_middle_of_a_pdu_is_ended() -> None:
+    recorder = Recorder()
+    limits = Limits(pdu_seconds=0.5)
+    with serving([recorder], listener=Listener("short", limits=limits)) as node:
+        peer = Raw(port_of(node))
+        peer.send(p_data(1, 3, command(ECHO, data_set=False))[:20])
+        recorder.wait_for("on_association_closed")
+        assert peer.pdu() == b""
+        peer.close()
+
+
+def test_peer_that_never_reads_is_given_up() -> None:
+    recorder = Recorder()
+    limits = Limits(pdu_seconds=0.5, outstanding=100_000)
+    echo = p_data(1, 3, command(ECHO, data_set=False))
+
+    def shrink(event: Any) -> None:  # so that few answers fill what the kernel holds for us
+        event.assoc.dul.socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    with serving(
+        [recorder],
+        listener=Listener("short", limits=limits),
+        evt_handlers=[(evt.EVT_REQUESTED, shrink)],
+    ) as node:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            sock.settimeout(0.2)
+            sock.connect(("127.0.0.1", port_of(node)))
+            sock.sendall(request_pdu())
+            assert sock.recv(1) == b"\x02"
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                try:
+                    sock.send(echo * 500)
+                except TimeoutError:
+                    continue  # the node is busy with us, or waits for us to read
+                except OSError:
+                    break  # cut off
+            recorder.wait_for("on_association_closed")
+        assert associate(port_of(node)).is_established
+
+
+def test_10_000_characters_of_application_context_are_refused() -> None:
+    """The AE title has sixteen bytes on the wire; the application context name has more."""
+    recorder = Recorder()
+    with serving([recorder]) as node:
+        answer = knock(port_of(node), request_pdu(application_context=b"1." * 5000))
+        assert answer[:1] in (b"\x03", b"\x07")
+        assert associate(port_of(node)).is_established
+
+
+def test_control_characters_of_a_peer_are_escaped_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = Recorder()
+    with caplog.at_level("INFO", "dicom_secure_node"), serving([recorder]) as node:
+        knock(port_of(node), request_pdu(calling=b"A\x1b[2J\r\nFAKE") + b"\x07\0\0\0\0\x04\0\0\0\0")
+        wait_until(lambda: not len(node._slots), "the connection's end")
+    for record in caplog.records:
+        if record.name.startswith("dicom_secure_node"):
+            assert record.getMessage().isprintable(), record.getMessage()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_ipv4_and_ipv6(host: str) -> None:
+    with serving(address=(host, 0)) as node:
+        done = run(["echoscu", host, str(port_of(node))])
+        # DCMTK 3.6.7 takes no IPv6 literal; pynetdicom does.
+        if host == "127.0.0.1":
+            assert done.returncode == 0
+        else:
+            from pynetdicom import AE
+
+            ae = AE()
+            ae.add_requested_context("1.2.840.10008.1.1")
+            assoc = ae.associate(host, port_of(node))
+            assert assoc.is_established
+            assoc.release()
+
+
+def test_tcp_nodelay_is_set() -> None:
+    """Without it a TLS 1.3 association loses 40 ms."""
+    seen: list[int] = []
+    with serving(
+        evt_handlers=[
+            (
+                evt.EVT_REQUESTED,
+                lambda event: seen.append(
+                    event.assoc.dul.socket.socket.getsockopt(
+                        socket.IPPROTO_TCP, socket.TCP_NODELAY
+                    )
+                ),
+            )
+        ]
+    ) as node:
+        associate(port_of(node)).release()
+    assert seen == [1]
+
+
+def test_stop_lets_a_store_in_progress_finish_and_refuses_new_ones() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Any) -> int:
+        started.set()
+        go_on.wait(20)
+        return 0x0000
+
+    statuses: list[int] = []
+    with serving(application={evt.EVT_C_STORE: slow}) as node:
+        busy, idle = associate(port_of(node)), associate(port_of(node))
+
+        def send() -> None:
+            statuses.append(busy.send_c_store(pydicom.dcmread(CT_SMALL)).Status)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert started.wait(20)
+        stopper = threading.Thread(target=node.stop, args=(20.0,))
+        stopper.start()
+        wait_until(lambda: idle.is_aborted or not idle.is_established, "the idle one ended")
+        with pytest.raises(OSError):  # noqa: PT011 - refused or reset, the kernel chooses
+            socket.create_connection(("127.0.0.1", port_of(node)), timeout=5).recv(1)
+            raise ConnectionResetError
+        go_on.set()
+        sender.join()
+        stopper.join()
+        assert statuses == [0x0000]
+        assert not node.associations()
+
+
+def test_stop_cuts_off_what_takes_too_long() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def stuck(_: Any) -> int:
+        started.set()
+        go_on.wait(20)
+        return 0x0000
+
+    with serving(application={evt.EVT_C_STORE: stuck}) as node:
+        assoc = associate(port_of(node))
+        sender = threading.Thread(target=assoc.send_c_store, args=(pydicom.dcmread(CT_SMALL),))
+        sender.start()
+        assert started.wait(20)
+        assert node.stop(0.2) == 1
+        go_on.set()
+        sender.join()
