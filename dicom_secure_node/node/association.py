@@ -112,6 +112,9 @@ class SecureAssociation(Association):
         if key in self.inbound or len(self.inbound) >= self.limits.outstanding:
             raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
         context = self._accepted_cx[context_id]
+        limit = self.limits.instance_length
+        if self.host.tees:
+            limit = min(limit, self.limits.memory_length)
         inbound = InboundStore(
             self.host.new_store(
                 self,
@@ -120,7 +123,7 @@ class SecureAssociation(Association):
                 str(context.transfer_syntax[0]),
                 key[1],
             ),
-            self.limits.instance_length,
+            limit,
         )
         self.inbound[key] = inbound
         if cast("SecureServer", self._server).draining:

@@ -158,12 +158,17 @@ class PluginHost:
 
     def _requested(self, event: evt.Event) -> None:
         assoc = cast(SecureAssociation, event.assoc)
-        context = self._open(assoc)
         try:
+            context = self._open(assoc)
             context.claim = _claim(assoc)
             self._gates("on_association_requested", context, context)
             if evt.EVT_USER_ID in self._application and context.claim is not None:
                 self._ask_application(assoc)
+            if context.respond is not None:
+                # pynetdicom answers only types 3 to 5; PS3.15 B.4 and B.5 want an answer too.
+                item = UserIdentityNegotiation()
+                item.server_response = context.respond
+                assoc.acceptor.add_negotiation_item(item)
         except Exception as exc:
             # pynetdicom accepts when this handler raises, so refuse here. kill() waits for
             # the RJ to leave; without it the peer sees an abort.
@@ -172,12 +177,7 @@ class PluginHost:
             assoc.is_rejected = True
             assoc.kill()
             self._refused(assoc, refusal)
-            return
-        if context.respond is not None:
-            # pynetdicom answers only types 3 to 5; PS3.15 B.4 and B.5 want an answer too.
-            item = UserIdentityNegotiation()
-            item.server_response = context.respond
-            assoc.acceptor.add_negotiation_item(item)
+            evt.trigger(assoc, evt.EVT_REJECTED, {})  # pynetdicom does not tell the application
 
     def _open(self, assoc: SecureAssociation) -> AssociationContext:
         request = cast(Any, assoc.requestor.primitive)
@@ -212,7 +212,7 @@ class PluginHost:
         self._identity_answers[assoc] = (True, response)
 
     def _user_identity(self, event: evt.Event) -> tuple[bool, bytes | None]:
-        return self._identity_answers.pop(cast(SecureAssociation, event.assoc), (False, None))
+        return self._identity_answers.pop(event.assoc, (False, None))
 
     def _call(self, kind: Any, event: evt.Event) -> Any:
         function, args = self._application[kind]
@@ -225,6 +225,8 @@ class PluginHost:
 
     def _rejected(self, event: evt.Event) -> None:
         """Report a refusal of pynetdicom's own: AE titles, its maximum of associations."""
+        if event.assoc not in self._contexts:
+            return  # a refusal of ours, reported already
         primitive = cast(Any, event.assoc.acceptor.primitive)
         codes = [getattr(primitive, name, None) for name in ("result", "result_source")]
         self._refused(
@@ -236,7 +238,7 @@ class PluginHost:
         )
 
     def _refused(self, assoc: SecureAssociation, refusal: AssociationRefused) -> None:
-        context = self._contexts.pop(assoc)
+        context = self._contexts.pop(assoc, None) or AssociationContext(assoc.connection)
         logger.warning("%r refused: %s", context, refusal.reason)
         self._end("on_association_refused", context, refusal)
 

@@ -29,8 +29,8 @@ class Limits:
         Of the A-ASSOCIATE-RQ.
     command_length, identifier_length : int
         Of a command set, and of a data set other than C-STORE's.
-    instance_length : int
-        Of one C-STORE data set.
+    instance_length, memory_length : int
+        Of one C-STORE data set; and of one that an application wants in memory.
     outstanding : int
         C-STORE requests one peer may have sent before our answer.
     """
@@ -46,6 +46,7 @@ class Limits:
     command_length: int = 65_536
     identifier_length: int = 16_777_216
     instance_length: int = 8_589_934_592
+    memory_length: int = 1_073_741_824
     outstanding: int = 16
 
 

@@ -105,9 +105,10 @@ class BoundedDIMSE(DIMSEServiceProvider):
             raise ProtocolFault("message continues on another presentation context (PS3.7 6.3.1)")
         elif self._inbound is not None:
             self._inbound.write(pdv[1:], self.assoc.host)
-            if not is_last and not self.assoc.host.tees:
+            tees = self.assoc.host.tees and self._inbound.refusal is None
+            if not is_last and not tees:
                 return
-            pdv = pdv if self.assoc.host.tees else pdv[:1]
+            pdv = pdv if tees else pdv[:1]
             self._inbound.complete = bool(is_last)
         else:
             self._bound(len(pdv), self.assoc.limits.identifier_length, "data set")

@@ -218,7 +218,20 @@ class RequestorDUL(DULServiceProvider):
 
 
 class RequestorDIMSE(DIMSEServiceProvider):
-    """`DIMSEServiceProvider` with a bounded size of what it sends."""
+    """`DIMSEServiceProvider` that keeps responses for who waits, and bounds what it sends."""
+
+    def get_msg(self, block: bool = False) -> Any:
+        """Return the next message; without `block` only a request.
+
+        The reactor asks without, and takes a response for a fault of the peer. pynetdicom
+        pauses it while a response is due, but looks at a flag that may be one step behind.
+        """
+        if not block:
+            with self.msg_queue.mutex:
+                head = self.msg_queue.queue[0][1] if self.msg_queue.queue else None
+            if head is None or getattr(head, "MessageIDBeingRespondedTo", None) is not None:
+                return None, None
+        return super().get_msg(block)
 
     @property
     def maximum_pdu_size(self) -> int:

@@ -186,24 +186,20 @@ class SecureServer(ThreadedAssociationServer):
             request.close()
             self.host.handshake_failed(connection, HandshakeRefused("limit reached", why))
             return
-        started = False
+        sock = request
         try:
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock = self._secure(request)
             self._connections[sock] = connection
             self.finish_request(sock, client_address)
-            started = True
-        except HandshakeRefused as exc:
-            self.host.handshake_failed(connection, exc)
         except Exception as exc:
-            logger.error("%s: connection dropped", self.listener.name, exc_info=exc)
-            self.host.handshake_failed(
-                connection, HandshakeRefused("tls failure", type(exc).__name__)
-            )
-        finally:
-            if not started:
-                request.close()
-                self._slots.give_back(connection.address)
+            self._connections.pop(sock, None)
+            sock.close()
+            self._slots.give_back(connection.address)
+            if not isinstance(exc, HandshakeRefused):
+                logger.error("%s: connection dropped", self.listener.name, exc_info=exc)
+                exc = HandshakeRefused("tls failure", type(exc).__name__)
+            self.host.handshake_failed(connection, exc)
 
     # -- our own ---------------------------------------------------------------------------
 

@@ -123,6 +123,10 @@ class AuditPlugin(Plugin):
                 messages.SERIOUS_FAILURE,
             )
 
+    def describe(self) -> str:
+        """Return what it does."""
+        return "records every outcome in the audit trail"
+
     # -- refusals --------------------------------------------------------------------------
 
     def on_handshake_failed(self, connection: Connection, error: HandshakeRefused) -> None:
