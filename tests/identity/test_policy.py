@@ -53,9 +53,6 @@ ACCEPTED: dict[str, tuple[IdentityPolicy, Claim | None, PeerFacts, str | None, b
     "D.3.3.7 not supported, claim sent: accepted without 59H": (
         IdentityPolicy("not-supported"), claim(PASSCODE, asks=True), TLS, None, None,
     ),
-    "not supported, secret without TLS: not our business": (
-        IdentityPolicy("not-supported"), claim(PASSCODE), PLAIN, None, None,
-    ),
     "D.3.3.7 type not taken: accepted without 59H": (
         IdentityPolicy(), claim(IdentityType.SAML, asks=True), TLS, None, None,
     ),
@@ -115,6 +112,9 @@ REFUSED: dict[str, tuple[IdentityPolicy, Claim | None, PeerFacts, str]] = {
         IdentityPolicy("required"), claim(PASSCODE, "eve"), TLS, "not ada",
     ),
     "secret without TLS": (IdentityPolicy(), claim(PASSCODE), PLAIN, "without TLS"),
+    "secret without TLS where identity is not supported: its owner must not send it again": (
+        IdentityPolicy("not-supported"), claim(PASSCODE), PLAIN, "without TLS",
+    ),
     "secret without TLS, passcode ignored (B.4)": (
         IdentityPolicy(types=BY_NAME), claim(PASSCODE), PLAIN, "without TLS",
     ),

@@ -1,0 +1,139 @@
+"""What the verbs that call a peer share: where it is, TLS, AE titles and user identity."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from pynetdicom.presentation import PresentationContext
+
+from dicom_secure_node.errors import ConfigurationError, IdentityRefused
+from dicom_secure_node.identity.claims import Claim, IdentityType
+from dicom_secure_node.identity.userfile import passcode_line
+from dicom_secure_node.node.requestor import RequestorAssociation
+from dicom_secure_node.node.scu import associate
+from dicom_secure_node.pki.credential import load_credential_base
+from dicom_secure_node.pki.trust import load_trust
+from dicom_secure_node.tls.context import ClientContext
+from dicom_secure_node.tls.profiles import profile_named
+
+Opener = Callable[[Sequence[PresentationContext]], RequestorAssociation]
+
+
+def add_peer(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments HOST and PORT and the options every calling verb takes."""
+    parser.add_argument("host", metavar="HOST", help="name or address of the peer")
+    parser.add_argument("port", metavar="PORT", type=_port, help="its port, 1 to 65535")
+    transport = parser.add_mutually_exclusive_group(required=True)
+    transport.add_argument(
+        "--credential",
+        metavar="DIR",
+        type=Path,
+        help="folder with client.crt, client.key and ca.crt (and ca.crl, if any), PEM",
+    )
+    transport.add_argument("--plain", action="store_true", help="without TLS")
+    parser.add_argument(
+        "--profile", default="8996", help="TLS profile, e.g. 8996 (B.12) or 8996-mod (B.13)"
+    )
+    parser.add_argument(
+        "--allow-retired", action="store_true", help="also a profile the standard has withdrawn"
+    )
+    parser.add_argument(
+        "--server-name", metavar="NAME", help="name its certificate must hold (default HOST)"
+    )
+    parser.add_argument("--calling", metavar="AE", default="SECURE-SCU", help="our AE title")
+    parser.add_argument("--called", metavar="AE", default="ANY-SCP", help="the peer's AE title")
+    parser.add_argument("--user", metavar="NAME", help="user identity to send")
+    parser.add_argument(
+        "--passcode-file",
+        metavar="FILE",
+        help="its first line is the passcode; - reads standard input",
+    )
+    parser.add_argument(
+        "--ask-response", action="store_true", help="insist that the peer confirms the identity"
+    )
+    parser.add_argument(
+        "--allow-plain-passcode", action="store_true", help="send the passcode without TLS"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def opener(args: argparse.Namespace) -> Opener:
+    """Return what makes an association of presentation contexts, as the options say.
+
+    Raises
+    ------
+    ConfigurationError, InvalidCertificate
+        An option is wrong, or a file it names.
+    """
+    context = None
+    if args.credential is not None:
+        context = _tls(args.credential, args.profile, args.allow_retired)
+    # pynetdicom tells its log what we raise as errors; a person wants to read it once.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+    call = partial(
+        associate,
+        args.host,
+        args.port,
+        calling=args.calling,
+        called=args.called,
+        tls_context=context,
+        server_name=args.server_name,
+        identity=_identity(args),
+        allow_plain=args.allow_plain_passcode,
+    )
+    return lambda contexts: call(contexts=contexts)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 65536:
+        raise ValueError
+    return number
+
+
+def _tls(folder: Path, profile: str, allow_retired: bool) -> ClientContext:
+    if not folder.is_dir():
+        raise ConfigurationError("no such folder, wanted client.crt, client.key, ca.crt in it",
+                                 str(folder))  # fmt: skip
+    crl = folder / "ca.crl"
+    return ClientContext(
+        profile_named(profile, allow_retired=allow_retired),
+        load_credential_base(folder / "client", _ask_passphrase),
+        load_trust([folder / "ca.crt"], [crl] if crl.exists() else []),
+    )
+
+
+def _ask_passphrase() -> bytes:
+    if not sys.stdin.isatty():
+        raise ConfigurationError("the private key is encrypted, and nobody is there to ask")
+    return getpass.getpass("passphrase of the private key: ").encode()
+
+
+def _identity(args: argparse.Namespace) -> Claim | None:
+    if args.user is None:
+        if args.passcode_file or args.ask_response:
+            raise ConfigurationError("found --passcode-file or --ask-response, wanted --user too")
+        return None
+    passcode = _passcode(args.passcode_file) if args.passcode_file else b""
+    kind = IdentityType.PASSCODE if args.passcode_file else IdentityType.USERNAME
+    name = args.user.encode("utf-8", "surrogateescape")
+    claim = Claim(kind, name, passcode, response_requested=args.ask_response)
+    try:
+        _ = claim.user
+    except IdentityRefused as exc:
+        raise ConfigurationError(exc.reason, "--user") from exc
+    return claim
+
+
+def _passcode(file: str) -> bytes:
+    try:
+        source = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read: {exc.strerror}", file) from exc
+    return passcode_line(source, "standard input" if file == "-" else file)

@@ -1,0 +1,77 @@
+"""``send``: send files to a peer, with TLS and user identity (C-STORE)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from dicom_secure_node.commands import Subparsers, outbound
+from dicom_secure_node.commands.output import Progress, emit_json, one_line
+from dicom_secure_node.node.sending import Sent, files_below, send_files
+
+_EXAMPLES = """examples:
+  dicom-secure-node send pacs.example.org 2762 --credential secure-node/pki study/
+  dicom-secure-node send pacs.example.org 2762 --credential secure-node/pki \\
+      --calling CT1 --called PACS --user ada --passcode-file passcode.txt --ask-response *.dcm
+  dicom-secure-node send 127.0.0.1 11112 --plain --called ORTHANC image.dcm
+"""
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``send``."""
+    parser = subparsers.add_parser(
+        "send",
+        help="send files to a peer",
+        description="Send DICOM files by C-STORE, each byte as it lies in the file. One bad "
+        "file makes the exit code 1; the others are sent.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    outbound.add_peer(parser)
+    parser.add_argument(
+        "paths", metavar="PATH", type=Path, nargs="+", help="file, or folder to walk"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send the files and return the exit code."""
+    open_association = outbound.opener(args)
+    paths = list(files_below(args.paths))
+    results: Counter[str] = Counter()
+    failed = False
+    with Progress("sending", len(paths)) as progress:
+        for sent in send_files(open_association, paths):
+            results[sent.outcome] += 1
+            failed = failed or not sent.ok
+            _tell(sent, args.json)
+            progress.advance()
+    if not args.json:
+        _summarise(results, len(paths))
+    return 1 if failed or not paths else 0
+
+
+def _tell(sent: Sent, as_json: bool) -> None:
+    """Print what became of one file; people only want to hear of what did not just work."""
+    if as_json:
+        emit_json(
+            {
+                "path": str(sent.path),
+                "outcome": sent.outcome,
+                "ok": sent.ok,
+                "status": None if sent.status is None else f"0x{sent.status:04X}",
+                "text": sent.text,
+                "sop_instance": sent.sop_instance,
+            }
+        )
+    elif sent.text:
+        sys.stdout.write(f"{one_line(str(sent.path))}: {sent.outcome}: {one_line(sent.text)}\n")
+
+
+def _summarise(results: Counter[str], total: int) -> None:
+    stored = results["stored"] + results["warning"]
+    others = ("refused", "unsendable", "lost", "skipped")
+    words = [f"{stored} of {total} files stored"]
+    words += [f"{results[outcome]} {outcome}" for outcome in others if results[outcome]]
+    sys.stdout.write(", ".join(words) + "\n")

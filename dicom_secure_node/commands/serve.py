@@ -1,0 +1,173 @@
+"""``serve``: run the node until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, sop_class
+
+from dicom_secure_node import commands
+from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
+from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
+from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
+from dicom_secure_node.secure_node import SecureNode
+
+logger = logging.getLogger("dicom_secure_node.serve")
+
+_VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 Annex A
+
+
+def add_parser(subparsers: commands.Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``serve``."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="run the node",
+        description="Run the node. Without a configuration, make a home first: a local CA, "
+        "credentials, node.toml, archive and audit store.",
+        epilog="Example: dicom-secure-node serve --home secure-node --port 2762",
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=DEFAULT_HOME,
+        metavar="DIR",
+        help="folder of the node (default: ./secure-node)",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: HOME/node.toml)"
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port of the first listener; 0 takes a free one"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM (0) or ctrl-C (130)."""
+    _log_to_stderr(args.verbose)
+    if args.config is None and make_home(args.home, args.port):
+        sys.stdout.write(f"made a new home in {args.home}\n")
+    config = _configuration(args)
+    ae = application_entity(config)
+    signals = _Signals()
+    node = SecureNode(config)
+    try:
+        try:
+            servers = node.listen(ae)
+        except OSError as exc:
+            raise ServiceUnavailable("listener", exc.strerror or str(exc)) from exc
+        for what in node.describe():
+            logger.info("%s", what)
+        for table, server in zip(config.listener, servers, strict=True):
+            port = server.server_address[1]
+            if server is servers[0]:
+                _show_how_to_send(args.home, table.profile, port)
+            protection = "no TLS" if table.profile == PLAIN else f"TLS profile {table.profile}"
+            logger.info("listening on %s:%d (%s, %s)", table.host, port, table.label, protection)
+        number = signals.wait()
+        logger.info("stopping")
+    finally:
+        cut_off = node.stop()
+    if cut_off:
+        logger.warning("%d associations were cut off", cut_off)
+    logger.info("stopped")
+    return commands.INTERRUPTED if number == signal.SIGINT else commands.DONE
+
+
+def application_entity(config: NodeConfig) -> Any:
+    """Return the node's application entity: verification and storage (PS3.4 Annexes A, B)."""
+    ae = AE(ae_title=config.node.ae_title)
+    ae.maximum_associations = config.limits.connections
+    ae.add_supported_context(_VERIFICATION)
+    for uid in storage_classes(config.services):
+        ae.add_supported_context(uid, ALL_TRANSFER_SYNTAXES)
+    return ae
+
+
+def storage_classes(services: Services) -> list[str]:
+    """Return the UIDs of the SOP classes to accept for storage.
+
+    Raises
+    ------
+    ConfigurationError
+        A keyword names no SOP class.
+    """
+    if services.storage == ("all",):
+        named = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    else:
+        named = [_uid(name) for name in services.storage]
+    return list(dict.fromkeys([*named, *services.private_sop_classes]))
+
+
+def _uid(name: str) -> str:
+    if name[0].isdigit():
+        return name
+    uid = getattr(sop_class, name, None)
+    if uid is None:
+        raise ConfigurationError(f"found {name!r}, no such SOP class", "services.storage")
+    return str(uid)
+
+
+def _configuration(args: argparse.Namespace) -> NodeConfig:
+    config = load(args.config or args.home / "node.toml")
+    if args.port is None:
+        return config
+    first, *others = config.listener
+    return replace(config, listener=(replace(first, port=args.port), *others))
+
+
+class _Signals:
+    """The signals that end the node, as something to wait for."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Event()
+        self._number = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, _: object) -> None:
+        self._number = number
+        self._arrived.set()
+        signal.signal(number, signal.SIG_DFL)  # the second one means it
+
+    def wait(self) -> int:
+        self._arrived.wait()
+        return self._number
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=logging.DEBUG if verbose else logging.INFO,
+    )
+    # The node reports refusals itself, with their reasons and escaped; pynetdicom's log
+    # repeats what peers send.
+    logging.getLogger("pynetdicom").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+
+
+def _show_how_to_send(home: Path, profile: str, port: int) -> None:
+    """Print the commands that send this node a file, ours and DCMTK's."""
+    pki = home / "pki"
+    if profile == PLAIN:
+        ours, dcmtk = "--plain", []
+    else:
+        if not (pki / "client.crt").exists():
+            return
+        ours = f"--credential {shlex.quote(str(pki))}"
+        dcmtk = ["+tls", str(pki / "client.key"), str(pki / "client.crt")]
+        dcmtk += ["+cf", str(pki / "ca.crt")]
+    sys.stdout.write(
+        "To try it:\n"
+        f"  dicom-secure-node echo 127.0.0.1 {port} {ours}\n"
+        f"  dicom-secure-node send 127.0.0.1 {port} {ours} FILE.dcm\n"
+        f"  /usr/bin/storescu {shlex.join([*dcmtk, '127.0.0.1', str(port)])} FILE.dcm\n"
+    )
+    sys.stdout.flush()

@@ -1,0 +1,88 @@
+"""``config check`` and ``config show``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dicom_secure_node.commands import main
+from tests.certs import Ca
+
+LISTENER = '[[listener]]\ncredential = "pki/node"\n'
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home whose configuration names files that exist."""
+    (tmp_path / "pki").mkdir()
+    ca = Ca()
+    ca.write(tmp_path / "pki", "node")
+    ca.anchor(tmp_path / "pki" / "ca.crt")
+    (tmp_path / "node.toml").write_text(LISTENER)
+    return tmp_path
+
+
+def test_a_good_configuration(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check", "--home", str(home)]) == 0
+    assert capsys.readouterr() == (f"{home}/node.toml: good\n", "")
+    assert main(["config", "check", str(home / "node.toml")]) == 0
+
+
+def test_every_missing_file_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home / "node.toml"
+    path.write_text(LISTENER + 'crl = "pki/ca.crl"\n[[audit.repository]]\nhost="a"\ntrust="a.crt"')
+    (home / "pki" / "node.key").unlink()
+    assert main(["config", "check", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"{path}: listener[0].credential: {home}/pki/node.key: No such file or directory",
+        f"{path}: listener[0].crl: {home}/pki/ca.crl: No such file or directory",
+        f"{path}: audit.repository[0].trust: {home}/a.crt: No such file or directory",
+    ]
+    assert main(["config", "check", "--json", str(path)]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["valid"] is False
+    assert [problem["key"] for problem in report["problems"]] == [
+        "listener[0].credential",
+        "listener[0].crl",
+        "audit.repository[0].trust",
+    ]
+
+
+def test_a_plain_listener_needs_no_files(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text('[[listener]]\nprofile = "plain"\n')
+    assert main(["config", "check", str(path)]) == 0
+
+
+def test_a_wrong_key_ends_with_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text("[[listener]]\nprofil = 1\n")
+    assert main(["config", "check", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"dicom-secure-node: error: {path}: listener[0].profil: unknown key; "
+        "did you mean 'profile'?\n"
+    )
+
+
+def test_show_prints_what_is_in_force(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--home", str(home)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "node.ae_title = SECURENODE" in lines
+    assert f"listener[0].credential = {home}/pki/node" in lines
+    assert f"identity.passcode.file = {home}/users.toml" in lines
+    assert "access.rule = (none)" in lines
+    assert "listener[0].identity_for = (none)" in lines
+
+
+def test_show_as_json_is_one_object(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--json", "--home", str(home)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    shown = json.loads(line)
+    assert shown["listener"][0]["credential"] == [f"{home}/pki/node"]
+    assert shown["limits"]["pdu_length"] == 262144
