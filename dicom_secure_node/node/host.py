@@ -212,7 +212,7 @@ class PluginHost:
         self._identity_answers[assoc] = (True, response)
 
     def _user_identity(self, event: evt.Event) -> tuple[bool, bytes | None]:
-        return self._identity_answers.pop(event.assoc, (False, None))
+        return self._identity_answers.pop(cast(SecureAssociation, event.assoc), (False, None))
 
     def _call(self, kind: Any, event: evt.Event) -> Any:
         function, args = self._application[kind]
@@ -225,12 +225,13 @@ class PluginHost:
 
     def _rejected(self, event: evt.Event) -> None:
         """Report a refusal of pynetdicom's own: AE titles, its maximum of associations."""
-        if event.assoc not in self._contexts:
+        assoc = cast(SecureAssociation, event.assoc)
+        if assoc not in self._contexts:
             return  # a refusal of ours, reported already
-        primitive = cast(Any, event.assoc.acceptor.primitive)
+        primitive = cast(Any, assoc.acceptor.primitive)
         codes = [getattr(primitive, name, None) for name in ("result", "result_source")]
         self._refused(
-            cast(SecureAssociation, event.assoc),
+            assoc,
             AssociationRefused(
                 f"refused by the application entity (result {codes[0]}, source {codes[1]}, "
                 f"reason {getattr(primitive, 'diagnostic', None)})"

@@ -278,7 +278,7 @@ def test_observe_records_and_lets_pass() -> None:
         assoc = associate(port_of(node))
         assert assoc.is_established
         assoc.release()
-        context, error = recorder.wait_for("on_observed")
+        _, error = recorder.wait_for("on_observed")
         assert error.reason == "not you"
 
 
