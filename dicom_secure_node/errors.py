@@ -53,8 +53,7 @@ class MissingExtra(ConfigurationError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
-            f"{feature} needs an optional package: "
-            f'pip install "dicom-secure-node[{extra}]"'
+            f'{feature} needs an optional package: pip install "dicom-secure-node[{extra}]"'
         )
         self.extra = extra
 
@@ -200,9 +199,7 @@ class InvalidInput(SecureNodeError):
         The section that says so, e.g. ``PS3.15 A.5.1.1``.
     """
 
-    def __init__(
-        self, found: str, wanted: str, where: str = "", clause: str = ""
-    ) -> None:
+    def __init__(self, found: str, wanted: str, where: str = "", clause: str = "") -> None:
         head = f"{where}: " if where else ""
         tail = f" ({clause})" if clause else ""
         super().__init__(f"{head}found {found}, wanted {wanted}{tail}")

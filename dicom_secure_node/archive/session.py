@@ -57,9 +57,10 @@ class Session:
         """Return a name nobody has used; safe to call from any thread, and after a fork."""
         return self._folder / f"{self._name}-{os.getpid()}-{next(self._numbers)}{_PART}"
 
-    def close(self) -> None:
-        """End the session properly. What was kept and indexed must be on the disk."""
-        self._path.unlink(missing_ok=True)
+    def close(self, *, clean: bool = True) -> None:
+        """End the session; unless `clean` the next one finds it like one that was killed."""
+        if clean:
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
     def _sweep(self) -> bool:

@@ -99,6 +99,7 @@ class Archive:
         self.folder = folder
         self.duplicates = duplicates
         self.minimum_free = minimum_free
+        self._in_doubt = False  # a file may lack its row
         try:
             make_folders(folder)
             self._session = Session(folder / INCOMING)
@@ -125,7 +126,7 @@ class Archive:
     def close(self) -> None:
         """Leave the index in order; after this nothing can be received."""
         self._index.close()
-        self._session.close()
+        self._session.close(clean=not self._in_doubt)
 
     def receive(self, provenance: Provenance) -> Incoming:
         """Return where to write one data set as it comes in.
@@ -238,13 +239,15 @@ class Archive:
     ) -> Stored:
         """Bring name and row to the disk, also for a duplicate: `first` may still be at it."""
         size, digest = incoming.size, incoming.digest
-        with out_of_resources():
-            fsync_folder(target.parent)
         entry = entry_of(first, keys, version=version, size=size, digest=digest)
         try:
+            with out_of_resources():
+                fsync_folder(target.parent)
             self._index.add([entry])
-        except ServiceUnavailable as exc:
-            # The file stays: when the peer tries again, it is the same, and its row is added.
+        except (StoreRefused, ServiceUnavailable) as exc:
+            # The file stays: another thread may just have called its own bytes the same. It is
+            # the same, too, when the peer tries again; else the next start finds it.
+            self._in_doubt = True
             raise StoreRefused(str(exc), OUT_OF_RESOURCES) from exc
         return Stored(target, outcome, version, size, digest, keys)
 

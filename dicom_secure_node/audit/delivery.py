@@ -23,7 +23,8 @@ from dicom_secure_node.audit.messages import (
 from dicom_secure_node.audit.syslog import Header, syslog_message
 from dicom_secure_node.audit.text import timestamp
 from dicom_secure_node.audit.transport import Closed, Link, Repository
-from dicom_secure_node.durable.journal import Journal, Reader
+from dicom_secure_node.durable.journal import Journal
+from dicom_secure_node.durable.reader import Reader
 from dicom_secure_node.durable.segments import Entry
 from dicom_secure_node.errors import ServiceUnavailable
 from dicom_secure_node.spec.audit import AUDIT_RECORDING_STOPPED
@@ -80,6 +81,15 @@ class RepositoryStatus:
     last_error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch on its way: its first number, when it was sent, octets sent up to its end."""
+
+    first: int
+    when: float  # monotonic
+    octets: int
+
+
 class Sender:
     """One repository's thread; only it moves `_place`.
 
@@ -100,7 +110,9 @@ class Sender:
         newest = self._journal.next_sequence
         cursor = self._journal.cursor(repository.name)
         self._place = Reader(self._journal, newest if cursor is None else min(cursor, newest))
-        self._recent: deque[tuple[int, float]] = deque()  # (first number, monotonic) of batches
+        self._recent: deque[_Batch] = deque()
+        self._octets = 0  # sent on this connection
+        self._acknowledged = self._place.next_sequence  # the other TCP has all before it
         self._stored = self._place.next_sequence
         self._stored_at = time.monotonic()
         if cursor is None:
@@ -191,7 +203,9 @@ class Sender:
 
     def _deliver(self, link: Link) -> None:
         """Send what is there and what comes, until asked to stop."""
+        self._octets, self._acknowledged = 0, self._place.next_sequence
         while not (self._stopping.is_set() and time.monotonic() >= self._until):
+            self._note_acknowledged(link)
             self._skip_what_is_too_much(link)
             entries = self._place.read(link.batch)
             if entries:
@@ -205,9 +219,11 @@ class Sender:
                 self._journal.wait_for(self._place.next_sequence, _IDLE_SECONDS)
 
     def _send(self, link: Link, entries: list[Entry]) -> None:
+        now = timestamp(self._spool.clock())
+        messages = [message for entry in entries if (message := self._syslog(entry, now))]
         # Noted before sending: a write that fails may have delivered a part.
-        self._recent.append((entries[0].sequence, time.monotonic()))
-        messages = [message for entry in entries if (message := self._syslog(entry))]
+        self._octets += sum(map(len, messages))
+        self._recent.append(_Batch(entries[0].sequence, time.monotonic(), self._octets))
         lost = link.send(messages)
         if lost:
             self._oversized += lost
@@ -217,11 +233,10 @@ class Sender:
         if link.pause:
             self._stopping.wait(link.pause)
 
-    def _syslog(self, entry: Entry) -> bytes:
+    def _syslog(self, entry: Entry, now: str) -> bytes:
         """Return the SYSLOG-MSG of a stored record, or nothing when the record is damaged."""
         try:
             record = entry.record()
-            now = timestamp(self._spool.clock())
             return syslog_message(int(record["pri"]), now, self._fields, record["xml"])
         except (ValueError, KeyError, TypeError) as exc:
             logger.error("audit store: record %d is damaged: %r", entry.sequence, exc)
@@ -262,10 +277,25 @@ class Sender:
         if not self._recent:
             return place
         since = time.monotonic() - self._repository.resend_seconds
-        young = next((number for number, when in self._recent if when >= since), place)
-        if in_order:
+        young = next((batch.first for batch in self._recent if batch.when >= since), place)
+        if in_order and self._acknowledged >= place:
             return young
-        return min(young, max(place - self._repository.window, self._recent[0][0]))
+        # TCP's word is not the repository's: what it acknowledged last may not have been read.
+        unread = self._acknowledged - self._repository.window
+        return min(young, max(unread, self._recent[0].first))
+
+    def _note_acknowledged(self, link: Link) -> None:
+        """Find the first batch the other side's TCP may not have in full.
+
+        On the wire are at least as many octets as we count, TLS adds some: a batch is
+        acknowledged for certain when what we sent after it outweighs what is outstanding.
+        """
+        outstanding = link.unacknowledged()
+        self._acknowledged = self._place.next_sequence
+        for batch in reversed(self._recent):
+            if self._octets - batch.octets >= outstanding:
+                return
+            self._acknowledged = batch.first
 
     def _store_cursor(self) -> None:
         """Store the cursor, now and then, before everything that is uncertain."""
@@ -273,10 +303,10 @@ class Sender:
         if now < self._stored_at + _CURSOR_SECONDS:
             return
         self._stored_at = now
-        certain = self._place.next_sequence - self._repository.window
+        certain = self._acknowledged - self._repository.window
         since = now - self._repository.resend_seconds
         recent = self._recent
-        while len(recent) > 1 and recent[1][0] <= certain and recent[1][1] < since:
+        while len(recent) > 1 and recent[1].first <= certain and recent[1].when < since:
             recent.popleft()
         self._keep_cursor(self._uncertain())
 
@@ -291,10 +321,9 @@ class Sender:
             self._stored = place
 
     def _hang_up(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        answered = self._link is not None and self._link.close()
+        self._link = None
         if self._connected and self._stopping.is_set():
-            # An orderly end, or `_broken` has gone back already.
-            self._keep_cursor(self._place.next_sequence)
+            # After a break `_recent` is empty: the place has gone back already.
+            self._keep_cursor(self._place.next_sequence if answered else self._uncertain())
         self._connected = False

@@ -14,14 +14,18 @@ What is uncertain when a connection breaks is re-sent by the trail, see `Reposit
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import select
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+import struct
+import termios
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dicom_secure_node.audit.syslog import DICOM_MESSAGE_ID, frame
+from dicom_secure_node.audit.text import cut
 from dicom_secure_node.errors import (
     ConfigurationError,
     HandshakeRefused,
@@ -71,8 +75,9 @@ class Repository:
     timeout : float
         Seconds for connecting, the handshake and one write.
     window : int
-        Messages sent last that are sent again when the connection breaks without an orderly
-        close: there is no receipt, they may or may not have arrived.
+        When a connection breaks, all that the other side's TCP has not acknowledged is sent
+        again, and without an orderly close this many messages before that: acknowledged by
+        TCP does not mean read, and syslog has no receipt.
     resend_seconds : float
         What was sent this shortly before any end of the connection is sent again as well.
     back_off : sequence of float
@@ -117,7 +122,7 @@ class Repository:
             return link(self)
 
     @contextlib.contextmanager
-    def errors(self, doing: str) -> Any:
+    def errors(self, doing: str) -> Iterator[None]:
         """Turn what goes wrong inside into `ServiceUnavailable`."""
         try:
             yield
@@ -130,7 +135,8 @@ class Repository:
 
     def unavailable(self, reason: str) -> ServiceUnavailable:
         """Return the error for this repository."""
-        return ServiceUnavailable(f"audit repository {self.name} {self.host}:{self.port}", reason)
+        where = f"audit repository {self.name} {self.host}:{self.port}"
+        return ServiceUnavailable(where, cut(reason))  # may hold words of the other side
 
 
 class Closed(ServiceUnavailable):
@@ -188,10 +194,24 @@ class Link:
                 raise
         raise Closed(f"audit repository {self._repository.name}", "closed by the repository")
 
-    def close(self) -> None:
-        """End the connection in good order (TLS: close_notify first)."""
+    def unacknowledged(self) -> int:
+        """Return the octets sent that the other side's TCP has not acknowledged.
+
+        0 where the system does not tell: the window then has to do.
+        """
+        return 0
+
+    def close(self) -> bool:
+        """End the connection in good order (TLS: close_notify first).
+
+        Returns
+        -------
+        bool
+            Whether nothing speaks against everything having arrived.
+        """
         with contextlib.suppress(OSError):
             self._socket.close()
+        return True
 
 
 class TLSLink(Link):
@@ -203,9 +223,7 @@ class TLSLink(Link):
             raise ConfigurationError("no TLS context", f"audit.repository {to.name!r}")
         raw = socket.create_connection((to.host, to.port), to.timeout)
         try:
-            # A repository that vanished without a word is noticed while nothing is sent.
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _notice_silence(raw)
             name = to.server_name or to.host
             secure: SocketLike = to.context.wrap_socket(
                 raw, server_side=False, server_hostname=name
@@ -237,23 +255,37 @@ class TLSLink(Link):
             self._socket.sendall(b"".join([frame(message) for message in messages]))
         return 0
 
-    def close(self) -> None:
+    def unacknowledged(self) -> int:
+        try:
+            # Linux: SIOCOUTQ, the same number as TIOCOUTQ.
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        except (OSError, ValueError):
+            return 0
+        count: int = struct.unpack("i", answer)[0]
+        return count
+
+    def close(self) -> bool:
         # RFC 5425: close_notify before closing. Its answer need not be waited for, but shows that
         # the repository has read everything before it.
+        answered = not isinstance(self._socket, ssl.SSLSocket)
         with contextlib.suppress(OSError, ValueError):
             self._socket.settimeout(2.0)
             if isinstance(self._socket, ssl.SSLSocket):
-                self._say_goodbye(self._socket)
+                answered = self._say_goodbye(self._socket)
         super().close()
+        return answered
 
     @staticmethod
-    def _say_goodbye(secure: ssl.SSLSocket) -> None:
+    def _say_goodbye(secure: ssl.SSLSocket) -> bool:
         try:
             secure.unwrap()
+        except (ssl.SSLError, TimeoutError, ConnectionError):
+            return False
         except OSError:  # our own TLS sockets do it with shutdown
             secure.shutdown(socket.SHUT_WR)
             while secure.recv(1024):
                 pass
+        return True
 
 
 class UDPLink(Link):
@@ -288,6 +320,16 @@ class UDPLink(Link):
                 else:
                     self._socket.sendall(message)
         return oversized
+
+
+def _notice_silence(raw: socket.socket) -> None:
+    """Have TCP break within half a minute with a repository that vanished without a word."""
+    options = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+    options["TCP_USER_TIMEOUT"] = 30_000  # milliseconds
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        if hasattr(socket, name):  # not every system has all of them
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _wants_more(error: OSError) -> bool:

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             servers = node.listen(ae)
         except OSError as exc:
-            raise ServiceUnavailable("listener", exc.strerror or str(exc)) from exc
+            where = ", ".join(f"{one.host}:{one.port}" for one in config.listener)
+            raise ServiceUnavailable(f"listener {where}", exc.strerror or str(exc)) from exc
         for what in node.describe():
             logger.info("%s", what)
         for table, server in zip(config.listener, servers, strict=True):

@@ -88,7 +88,7 @@ def encode_header(meta: FileMeta) -> bytes:
         _uid(MEDIA_STORAGE_SOP_INSTANCE, meta.sop_instance),
         _uid(TRANSFER_SYNTAX, meta.transfer_syntax),
         _uid(IMPLEMENTATION_CLASS, meta.implementation_class),
-        _short(IMPLEMENTATION_VERSION, b"SH", meta.implementation_version.encode("ascii")),
+        _title(IMPLEMENTATION_VERSION, meta.implementation_version, b"SH"),
         _title(SOURCE_AE, meta.source_ae),
         _title(SENDING_AE, meta.sending_ae),
         _title(RECEIVING_AE, meta.receiving_ae),
@@ -172,10 +172,10 @@ def _uid(tag: int, uid: str) -> bytes:
     return _short(tag, b"UI", value + b"\0" * (len(value) % 2))
 
 
-def _title(tag: int, title: str) -> bytes:
-    """Return an AE element (PS3.5 6.2: 16 characters of ASCII without backslash and controls)."""
+def _title(tag: int, title: str, vr: bytes = b"AE") -> bytes:
+    """Return an AE or SH element (PS3.5 6.2: 16 characters, here of ASCII, no backslash)."""
     legal = "".join(c for c in title if " " <= c <= "~" and c != "\\").strip()[:16]
     if not legal:
         return b""
     value = legal.encode("ascii")
-    return _short(tag, b"AE", value + b" " * (len(value) % 2))
+    return _short(tag, vr, value + b" " * (len(value) % 2))

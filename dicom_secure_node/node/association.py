@@ -85,10 +85,10 @@ class SecureAssociation(Association):
 
     def fail(self, exc: Exception) -> None:
         """Abort because of what the peer sent (Evt19), and keep the reason."""
+        if self.failure:
+            return  # what follows a fault is not another one
         known = isinstance(exc, Refused)
-        self.failure = self.failure or (
-            str(exc) if known else f"{type(exc).__name__} while reading"
-        )
+        self.failure = str(exc) if known else f"{type(exc).__name__} while reading"
         logger.warning(
             "association %s aborted: %s", self.connection.id[:8], self.failure,
             exc_info=None if known else exc,

@@ -31,6 +31,7 @@ from dicom_secure_node.errors import (
     IdentityRefused,
     OperationRefused,
     Refused,
+    ServiceUnavailable,
     StoreRefused,
 )
 from dicom_secure_node.identity.claims import Claim, IdentityType
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from dicom_secure_node.tls.facts import TLSFacts
 
 logger = logging.getLogger(__name__)
+
+# Temporary congestion (PS3.8 Table 9-21); out of resources (PS3.4 Table B.2-1).
+_TRY_AGAIN = {"result": 2, "source": 3, "diagnostic": 1, "status": 0xA700}
+_OUR_FAULT = {"status": 0x0110}  # processing failure (PS3.7 C.5.21)
 
 R = TypeVar("R", bound=Refused)
 Receiver = Callable[[StoreContext], Body]
@@ -136,13 +141,23 @@ class PluginHost:
 
     @staticmethod
     def as_refusal(exc: Exception, kind: type[R]) -> R:
-        """Return `exc` as a refusal of `kind`; what nobody raised on purpose is logged."""
+        """Return `exc` as a refusal of `kind`; what nobody raised on purpose is logged.
+
+        A service that is away is no lasting no: the peer is told to try again.
+        """
         if isinstance(exc, kind):
             return exc
         if isinstance(exc, Refused):
             return kind(exc.reason)
-        logger.error("refusing because of an error of our own", exc_info=exc)
-        return kind(f"internal error ({type(exc).__name__})")
+        if isinstance(exc, ServiceUnavailable):
+            refusal, codes = kind(str(exc)), _TRY_AGAIN
+        else:
+            logger.error("refusing because of an error of our own", exc_info=exc)
+            refusal, codes = kind(f"internal error ({type(exc).__name__})"), _OUR_FAULT
+        for name, value in codes.items():
+            if hasattr(refusal, name):
+                setattr(refusal, name, value)
+        return refusal
 
     # -- before an association -------------------------------------------------------------
 
@@ -160,6 +175,8 @@ class PluginHost:
         assoc = cast(SecureAssociation, event.assoc)
         try:
             context = self._open(assoc)
+            if context.tls is not None and context.tls.observed is not None:
+                self._end("on_observed", context, context.tls.observed)
             context.claim = _claim(assoc)
             self._gates("on_association_requested", context, context)
             if evt.EVT_USER_ID in self._application and context.claim is not None:

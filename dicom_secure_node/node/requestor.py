@@ -19,7 +19,6 @@ from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.transport import T_CONNECT, AddressInformation
@@ -27,6 +26,7 @@ from pynetdicom.transport import T_CONNECT, AddressInformation
 from dicom_secure_node.errors import HandshakeRefused, PeerRefused, ServiceUnavailable
 from dicom_secure_node.identity.claims import Claim
 from dicom_secure_node.node.transport import BoundedSocket
+from dicom_secure_node.node.upper_layer import WokenDUL
 
 _LARGEST_PDU = 262_144  # bytes we put into one PDU, also where the peer sets no limit
 _PDU_HEADER = 6  # bytes (PS3.8 9.3.1)
@@ -74,7 +74,6 @@ class RequestorSocket(BoundedSocket):
         self._given = sock
         super().__init__(assoc, address=AddressInformation.from_tuple(sock.getsockname()))
         self.failure: Exception | None = None
-        self._waking = threading.Lock()
         self.send_seconds = seconds
 
     def _create_socket(self, address: AddressInformation) -> socket.socket:  # noqa: ARG002
@@ -116,17 +115,6 @@ class RequestorSocket(BoundedSocket):
             self.failure = self.failure or exc
             self.event_queue.put("Evt17")
 
-    def wake(self) -> None:
-        """End a wait in `ready`; nothing happens when the association is over."""
-        with self._waking:  # or the descriptor's number could be somebody else's by now
-            if self._wake >= 0:
-                super().wake()
-
-    def close_wake(self) -> None:
-        """Give the wake-up's file descriptor back; the reactor has ended."""
-        with self._waking:
-            super().close_wake()
-
     def cut(self) -> None:
         """End whatever is blocked in this connection."""
         sock = self.socket
@@ -141,8 +129,8 @@ class _AssociationOver(Exception):
     """Nothing more can be sent; `RequestorAssociation.loss` knows why."""
 
 
-class RequestorDUL(DULServiceProvider):
-    """`DULServiceProvider` that lets only so much data wait for the wire.
+class RequestorDUL(WokenDUL):
+    """A requestor's `DULServiceProvider` that lets only so much data wait for the wire.
 
     pynetdicom's queue takes a whole file at once, however large, and however slow the peer.
 
@@ -160,7 +148,6 @@ class RequestorDUL(DULServiceProvider):
         super().__init__(assoc)
         self.abort_received: A_ABORT_RQ | None = None
         self.aborting = False
-        self._run_loop_delay = 0  # `BoundedSocket.ready` waits, and can be woken
         self._room = threading.Semaphore(_PDUS_WAITING)
 
     def send_pdu(self, primitive: Any) -> None:
@@ -176,7 +163,6 @@ class RequestorDUL(DULServiceProvider):
                 if self._kill_thread or not self.is_alive():
                     raise _AssociationOver
         super().send_pdu(primitive)
-        self.wake()
 
     def _process_recv_primitive(self) -> bool:
         waiting = self.to_provider_queue.queue
@@ -194,27 +180,7 @@ class RequestorDUL(DULServiceProvider):
         pdu, event = super()._decode_pdu(bytestream)
         if isinstance(pdu, A_ABORT_RQ):
             self.abort_received = pdu
-        elif not isinstance(pdu, P_DATA_TF):
-            pdu.to_primitive()  # what is wrong in it shows here, not in the state machine
         return pdu, event
-
-    def kill_dul(self) -> None:
-        """Stop the reactor, at once."""
-        super().kill_dul()
-        self.wake()
-
-    def stop_dul(self) -> bool:
-        """Stop the reactor if it is idle (Sta1), and wait for it without spinning."""
-        if self.state_machine.current_state != "Sta1":
-            return False
-        self.kill_dul()
-        self.join()
-        return True
-
-    def wake(self) -> None:
-        """End the reactor's wait for the peer."""
-        if self.socket is not None:
-            cast(RequestorSocket, self.socket).wake()
 
 
 class RequestorDIMSE(DIMSEServiceProvider):

@@ -190,7 +190,10 @@ def _protected(
 
 def _as_ours(exc: BaseException, where: str) -> BaseException:
     """Return what to raise for `exc`: TLS engines other than ours speak `ssl.SSLError`."""
-    if isinstance(exc, HandshakeRefused) or not isinstance(exc, OSError):
+    if isinstance(exc, HandshakeRefused):
+        words = exc.reason.removeprefix(exc.kind).removeprefix(": ")
+        return HandshakeRefused(exc.kind, f"{where}: {words}" if words else where)
+    if not isinstance(exc, OSError):
         return exc
     if isinstance(exc, ssl.SSLCertVerificationError):
         return HandshakeRefused("bad certificate", f"{where}: {exc.verify_message}")

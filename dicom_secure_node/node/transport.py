@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 import time
 from typing import Any
 
@@ -36,20 +37,21 @@ class BoundedSocket(AssociationSocket):
         super().__init__(*args, **kwargs)
         self.deadline: float | None = None
         self.send_seconds = 30.0
+        self._waking = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def wake(self) -> None:
         """End a wait in `ready`, because there is something to send or to stop for."""
-        try:
-            os.eventfd_write(self._wake, 1)
-        except OSError:  # closed meanwhile: nobody is waiting any more
-            return
+        with self._waking:  # or the descriptor's number could be somebody else's by now
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def close_wake(self) -> None:
         """Give the wake-up's file descriptor back; the reactor has ended."""
-        descriptor, self._wake = self._wake, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._waking:
+            descriptor, self._wake = self._wake, -1
+            if descriptor >= 0:
+                os.close(descriptor)
 
     @property
     def ready(self) -> bool:
@@ -70,7 +72,9 @@ class BoundedSocket(AssociationSocket):
             return False
         if happened.pop(self._wake, 0):
             self._rest()
-        return bool(happened)
+        # Half a TLS record, or a session ticket, is nothing to read yet.
+        looks_ready = getattr(sock, "ready", None)
+        return bool(happened) and (looks_ready is None or bool(looks_ready()))
 
     def _rest(self) -> None:
         try:
@@ -111,13 +115,18 @@ class BoundedSocket(AssociationSocket):
             filled += count
         return filled
 
-    def receive_some(self, count: int) -> bytes:
-        """Read at most `count` bytes of what is there; empty when the peer closed."""
+    def drop_some(self) -> bool:
+        """Read and forget what is there; return False when the peer has closed."""
         sock = self.socket
         if sock is None:
-            return b""
+            return False
         sock.settimeout(self._WAIT)
-        return sock.recv(count)
+        try:
+            return bool(sock.recv(65_536))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
 
     def _left(self) -> float | None:
         if self.deadline is None:

@@ -11,14 +11,18 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
+from pynetdicom.pdu import P_DATA_TF
 
 from dicom_secure_node.node.limits import ProtocolFault
+from dicom_secure_node.node.request import check_request
 from dicom_secure_node.node.transport import BoundedSocket
 
 if TYPE_CHECKING:
     from dicom_secure_node.node.association import SecureAssociation
 
 logger = logging.getLogger(__name__)
+
+_LINGER = 1.0  # seconds a peer gets to read our last word and close
 
 _A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
 _SHOWS_PDUS = (evt.EVT_DATA_RECV, evt.EVT_PDU_RECV, evt.EVT_FSM_TRANSITION)
@@ -30,6 +34,7 @@ class WokenDUL(DULServiceProvider):
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
         self._run_loop_delay = 0  # `BoundedSocket.ready` waits, and can be woken
+        self._ends_at: float | None = None
 
     def send_pdu(self, primitive: Any) -> None:
         """Queue a primitive and wake the reactor."""
@@ -61,12 +66,39 @@ class WokenDUL(DULServiceProvider):
             self.event_queue.put("Evt17")
             logger.debug("an answer came after the association's end", exc_info=True)
 
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        """Return a PDU and its event; what is wrong in it shows here, not in the state machine."""
+        pdu, event = super()._decode_pdu(bytestream)
+        if not isinstance(pdu, P_DATA_TF):
+            cast(Any, pdu).to_primitive()
+        return pdu, event
+
     def _process_recv_primitive(self) -> bool:
         """Queue the event of what the user wants sent; after the end nothing is."""
         if self.state_machine.current_state == "Sta13":
             self.to_provider_queue.queue.clear()
             return False
         return super()._process_recv_primitive()
+
+    def _is_transport_event(self) -> bool:
+        """Look for what the peer sent.
+
+        Once the association is over (Sta13) the peer may close first, for a moment, and what
+        it still sends is dropped. Closing at once with its bytes unread would reset the
+        connection, and take the A-ASSOCIATE-RJ or A-ABORT away from it (PS3.8 9.2.3).
+        """
+        if self.state_machine.current_state != "Sta13" or self.socket is None:
+            return super()._is_transport_event()
+        sock = cast(BoundedSocket, self.socket)
+        if self._ends_at is None:
+            self._ends_at = time.monotonic() + _LINGER
+        if sock.ready:
+            if not sock.drop_some():
+                self.event_queue.put("Evt17")
+            return True
+        if time.monotonic() >= self._ends_at:
+            sock.close()
+        return False
 
     def wake(self) -> None:
         """End the reactor's wait for the peer."""
@@ -86,9 +118,6 @@ class BoundedDUL(WokenDUL):
 
     def _read_pdu_data(self) -> None:
         """Read one PDU, or say why the association ends."""
-        if self.state_machine.current_state == "Sta13":
-            self._drop()
-            return
         limits = self.assoc.limits
         self.assoc.bounded_socket.deadline = (
             time.monotonic() + limits.pdu_seconds if self.is_open else self.assoc.request_deadline
@@ -113,16 +142,6 @@ class BoundedDUL(WokenDUL):
         if not self.is_open:
             self.to_user_queue.put(None)  # type: ignore[arg-type]
 
-    def _drop(self) -> None:
-        """Read and forget what a peer still sends after its association has ended."""
-        sock = self.assoc.bounded_socket
-        try:
-            gone = not sock.receive_some(65_536)
-        except OSError:
-            gone = True
-        if gone:
-            self.event_queue.put("Evt17")
-
     def _read_bounded(self, limit: int) -> None:
         sock = self.assoc.bounded_socket
         header = sock.recv(6)
@@ -142,11 +161,14 @@ class BoundedDUL(WokenDUL):
         body = memoryview(self._buffer)[:length]
         if sock.recv_exactly(body) < length:
             self.close("closed in the middle of a PDU")
+        elif pdu_type == _A_ASSOCIATE_RQ:
+            check_request(body)
+            self._decode_and_queue(bytes(header) + bytes(body))
+            self.is_open = True
         elif pdu_type == _P_DATA_TF and self._reads_directly:
             self._split(body)
         else:
             self._decode_and_queue(bytes(header) + bytes(body))
-            self.is_open = True
 
     @property
     def _reads_directly(self) -> bool:

@@ -41,6 +41,7 @@ def server_context(table: config.Listener) -> ServerContext:
         credentials,
         load_trust(table.trust, table.crl),
         client_certificate=table.client_certificate,
+        observe=table.mode == "observe",
     )
 
 
@@ -63,7 +64,7 @@ def repository(table: config.AuditRepository) -> Repository:
     if table.transport == "tls":
         credential = load_credential_base(table.credential[0]) if table.credential else None
         context = ClientContext(
-            profile_named(table.profile), credential, load_trust(table.trust)
+            replace(profile_named(table.profile), alpn=b""), credential, load_trust(table.trust)
         )
     return Repository(
         table.label,

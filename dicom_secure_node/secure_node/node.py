@@ -35,7 +35,7 @@ from dicom_secure_node.config import PLAIN, NodeConfig
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessPolicy
 from dicom_secure_node.identity.certificate_binding import CertificateBindings
-from dicom_secure_node.identity.claims import Claim, IdentityType
+from dicom_secure_node.identity.claims import Backend, Claim, IdentityType
 from dicom_secure_node.identity.passcodes import PasscodeBackend
 from dicom_secure_node.identity.policy import IdentityPolicy
 from dicom_secure_node.node import scu, server
@@ -63,6 +63,8 @@ class SecureNode:
         The tables, or the TOML file that holds them.
     plugins : mapping of str to Plugin, optional
         Plug-ins of your own, by the name ``node.plugins`` lists them under.
+    backends : sequence of Backend, optional
+        What verifies user identities, before the node's own users file is asked.
 
     Raises
     ------
@@ -73,7 +75,10 @@ class SecureNode:
     """
 
     def __init__(
-        self, config: NodeConfig | Path | str, plugins: Mapping[str, Plugin] | None = None
+        self,
+        config: NodeConfig | Path | str,
+        plugins: Mapping[str, Plugin] | None = None,
+        backends: Sequence[Backend] = (),
     ) -> None:
         self.config = config if isinstance(config, NodeConfig) else configuration.load(Path(config))
         self._servers: list[server.SecureServer] = []
@@ -81,13 +86,14 @@ class SecureNode:
         limits = self.config.limits
         self._slots = server.Slots(limits.connections, limits.connections_per_address)
         self._listeners = {one.label: self._listener(one) for one in self.config.listener}
-        self._backends = self._identity_backends()
+        self._passcodes = self._passcode_backend(backends)
+        self._backends = (*backends, *self._passcodes)
         self.trail = self._audit_trail()
         self.archive: Archive | None = None
         try:
             self.archive = self._open_archive()
             self._audit = AuditPlugin(
-                self.trail, self.config.node.ae_title, AlertLimiter(), self.archive
+                self.trail, self.config.node.ae_title, AlertLimiter(texts=32), self.archive
             )
             self._plugins = self._build_plugins(plugins or {})
         except BaseException:
@@ -266,7 +272,7 @@ class SecureNode:
         self.trail.stop()
         if self.archive is not None:
             self.archive.close()
-        for backend in self._backends:
+        for backend in self._passcodes:
             backend.close()
 
     def __enter__(self) -> SecureNode:
@@ -311,7 +317,6 @@ class SecureNode:
                 partial(building.server_context, table),
                 paths,
                 on_problem=partial(self._bad_material, table.label),
-                on_reload=partial(logger.info, "%s: certificates read again", table.label),
             )
             context = partial(getattr, reloading, "current")
             missing = reloading.current.missing
@@ -328,14 +333,18 @@ class SecureNode:
 
     def _bad_material(self, label: str, error: Exception) -> None:
         text = f"{label}: changed files cannot be used, the last good ones stay: {error}"
-        logger.error(text)
         self._audit.problem(text)
 
-    def _identity_backends(self) -> list[Any]:
+    def _passcode_backend(self, given: Sequence[Backend]) -> list[PasscodeBackend]:
+        """Return the users file's back-end, where passcodes are taken and nobody else does it."""
         identity = self.config.identity
-        if "passcode" not in identity.types:
-            return []
-        if all(one.identity == "not-supported" for one in self.config.listener):
+        modes = {
+            mode
+            for one in self.config.listener
+            for mode in (one.identity, *one.identity_for.values())
+        }
+        served = any(IdentityType.PASSCODE in backend.kinds for backend in given)
+        if "passcode" not in identity.types or served or modes == {"not-supported"}:
             return []
         return [PasscodeBackend(identity.passcode.file)]
 

@@ -122,4 +122,22 @@ B13_TLS12_OPTIONAL = (
     Suite("TLS_DHE_RSA_WITH_CAMELLIA_256_GCM_SHA384", "C0,7D", None),
     Suite("TLS_DHE_RSA_WITH_CAMELLIA_128_GCM_SHA256", "C0,7C", None),
 )
+
+# RFC 8446 4.2.3, those the profiles use.
+SIGNATURE_ALGORITHMS = {
+    "rsa_pkcs1_sha1": 0x0201,
+    "ecdsa_sha1": 0x0203,
+    "rsa_pkcs1_sha256": 0x0401,
+    "ecdsa_secp256r1_sha256": 0x0403,
+    "rsa_pkcs1_sha384": 0x0501,
+    "ecdsa_secp384r1_sha384": 0x0503,
+    "rsa_pkcs1_sha512": 0x0601,
+    "ecdsa_secp521r1_sha512": 0x0603,
+    "rsa_pss_rsae_sha256": 0x0804,
+    "rsa_pss_rsae_sha384": 0x0805,
+    "rsa_pss_rsae_sha512": 0x0806,
+    "rsa_pss_pss_sha256": 0x0809,
+    "rsa_pss_pss_sha384": 0x080A,
+    "rsa_pss_pss_sha512": 0x080B,
+}
 # fmt: on

@@ -1,17 +1,16 @@
 """TLS contexts of a profile, in the shape of ``ssl.SSLContext`` that pynetdicom asks for.
 
 Nothing is left to OpenSSL's defaults, which a stray ``OPENSSL_CONF`` may change: versions,
-suites, groups, signature algorithms, security level and options are all set here.
+suites, groups, signature algorithms, security level and options are all set here; `stray`
+refuses what cannot be set.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import logging
 import socket
 import tempfile
 from collections.abc import Sequence
-from typing import Literal
 
 import service_identity
 from cryptography import x509
@@ -30,12 +29,11 @@ from dicom_secure_node.tls.facts import TLSFacts
 from dicom_secure_node.tls.profiles import TLSProfile
 from dicom_secure_node.tls.refusal import TLSRefused
 from dicom_secure_node.tls.socket import TLSSocket
+from dicom_secure_node.tls.stray import check_client_signatures, check_options
 from dicom_secure_node.tls.verify import PeerCheck, Verdict
 from dicom_secure_node.tls.weakness import weaknesses
 
-logger = logging.getLogger(__name__)
-
-ClientCertificate = Literal["require", "verify", "ignore"]
+_NAME_ERRORS = (service_identity.VerificationError, service_identity.CertificateError)
 
 _ASK = {
     "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
@@ -82,7 +80,7 @@ class TLSContext:
         self._context = context = SSL.Context(method)
         context.set_min_proto_version(profile.minimum)
         context.set_max_proto_version(profile.maximum)
-        context.set_options(_OPTIONS)
+        check_options(context.set_options(_OPTIONS), profile)
         # No resumption, in no version: a resumed session would pass by the checks of the
         # peer's certificate, and so by a revocation made since.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -93,6 +91,8 @@ class TLSContext:
         engine.set_signature_algorithms(context, profile.signature_algorithms)
         for credential in credentials:
             self._use(credential)
+        if credentials:
+            check_client_signatures(credentials[0], profile)
         self._set_trust(trust)
 
     def connection(self, server_side: bool, server_hostname: str | None) -> SSL.Connection:
@@ -104,11 +104,15 @@ class TLSContext:
         else:
             connection.set_connect_state()
             if server_hostname and not _is_address(server_hostname):
-                connection.set_tlsext_host_name(server_hostname.encode("idna"))
+                connection.set_tlsext_host_name(_ascii_name(server_hostname).encode())
         return connection
 
     def check_name(self, facts: TLSFacts, name: str | None) -> None:
         """Check the server's name, on the client's side only; a server has nothing to check."""
+
+    def observed(self, facts: TLSFacts) -> TLSRefused | None:  # noqa: ARG002
+        """Return what else an observing server would have refused."""
+        return None
 
     def _suites(self, credentials: Sequence[Credential]) -> list[Suite]:
         raise NotImplementedError
@@ -122,9 +126,15 @@ class TLSContext:
         # pyOpenSSL locks a context once a connection has been made of it, and the list can
         # only be read from a connection. So it is set on a second context as well.
         probe = SSL.Context(SSL.TLS_METHOD)
-        for context in (self._context, probe):
-            context.set_cipher_list(":".join(older).encode("ascii"))
-            context.set_tls13_ciphersuites(":".join(newer).encode("ascii"))
+        try:
+            for context in (self._context, probe):
+                context.set_cipher_list(":".join(older).encode("ascii"))
+                context.set_tls13_ciphersuites(":".join(newer).encode("ascii"))
+        except SSL.Error as exc:
+            kinds = ", ".join(credential.key_kind for credential in credentials) or "no"
+            raise ConfigurationError(
+                f"no suite of {self.profile} can be served with {kinds} credentials"
+            ) from exc
         return set(SSL.Connection(probe).get_cipher_list())
 
     def _use(self, credential: Credential) -> None:
@@ -180,11 +190,15 @@ class ServerContext(TLSContext):
         ``require``, ``verify`` (let in without, but check what is sent) or ``ignore``.
     handshake_seconds : float
         For the whole handshake.
+    observe : bool
+        Let every client in, and tell in `TLSFacts.observed` why it would have been refused.
+        What both sides have to agree upon (versions, suites) is not observed but demanded.
 
     Raises
     ------
     ConfigurationError
-        A credential is missing, too weak or not meant for servers, or there is no anchor.
+        A credential is missing, too weak or not meant for servers, there is no anchor, or
+        OpenSSL's own configuration file stands in the way.
     """
 
     def __init__(
@@ -192,8 +206,9 @@ class ServerContext(TLSContext):
         profile: TLSProfile,
         credentials: Sequence[Credential],
         trust: TrustStore,
-        client_certificate: ClientCertificate = "require",
+        client_certificate: str = "require",
         handshake_seconds: float = 10.0,
+        observe: bool = False,
     ) -> None:
         _check_kinds(profile, credentials)
         for credential in credentials:
@@ -206,7 +221,9 @@ class ServerContext(TLSContext):
             raise ConfigurationError("found no trust anchor to check client certificates by")
         super().__init__(SSL.TLS_SERVER_METHOD, profile, credentials, trust, handshake_seconds)
         self.client_certificate = client_certificate
-        self._context.set_verify(_ASK[client_certificate], PeerCheck(profile, trust))
+        self.observe = observe
+        asked = "verify" if observe and client_certificate == "require" else client_certificate
+        self._context.set_verify(_ASK[asked], PeerCheck(profile, trust, observe))
         for anchor in trust.anchors:
             self._context.add_client_ca(anchor)
         engine.select_application_protocol(self._context, profile.alpn)
@@ -224,6 +241,12 @@ class ServerContext(TLSContext):
     ) -> TLSSocket:
         """Return `sock` as a TLS socket; hands are shaken later, see `TLSSocket.handshake`."""
         return TLSSocket(self, sock, True, server_hostname)
+
+    def observed(self, facts: TLSFacts) -> TLSRefused | None:
+        """Return the refusal of a client without certificate where one is demanded."""
+        if not self.observe or self.client_certificate != "require" or facts.peer_chain:
+            return None
+        return TLSRefused("no certificate", "the peer sent no certificate")
 
     def _suites(self, credentials: Sequence[Credential]) -> list[Suite]:
         kinds = {credential.key_kind for credential in credentials}
@@ -268,7 +291,8 @@ class ClientContext(TLSContext):
         super().__init__(SSL.TLS_CLIENT_METHOD, profile, credentials, trust, handshake_seconds)
         self._names = check_name
         self._context.set_verify(SSL.VERIFY_PEER, PeerCheck(profile, trust))
-        self._context.set_alpn_protos([profile.alpn])
+        if profile.alpn:
+            self._context.set_alpn_protos([profile.alpn])
 
     def wrap_socket(
         self,
@@ -303,10 +327,12 @@ class ClientContext(TLSContext):
         certificate = facts.peer_certificate
         if certificate is None or not name:
             raise TLSRefused("wrong name", "found no name to check the server's certificate by")
-        check = verify_certificate_ip_address if _is_address(name) else verify_certificate_hostname
         try:
-            check(certificate, name)
-        except (service_identity.VerificationError, service_identity.CertificateError) as exc:
+            if _is_address(name):
+                verify_certificate_ip_address(certificate, name)
+            else:
+                verify_certificate_hostname(certificate, _ascii_name(name))
+        except (*_NAME_ERRORS, ValueError) as exc:  # ValueError: the name is none
             raise TLSRefused("wrong name", f"the server's certificate is not for {name!r}") from exc
 
     def _suites(self, credentials: Sequence[Credential]) -> list[Suite]:  # noqa: ARG002
@@ -341,6 +367,20 @@ def _check_usage(credential: Credential, usage: x509.ObjectIdentifier, whom: str
         raise ConfigurationError(
             f"certificate {credential.subject!r} is not meant for TLS {whom} (extended key usage)"
         )
+
+
+def _ascii_name(name: str) -> str:
+    """Return a DNS name as the wire and certificates have it (RFC 5890).
+
+    Raises
+    ------
+    TLSRefused
+        It is none.
+    """
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError as exc:
+        raise TLSRefused("wrong name", f"{name!r} is no host name") from exc
 
 
 def _is_address(name: str) -> bool:

@@ -35,7 +35,7 @@ def _private(name: str) -> Any | None:
 def fallbacks() -> tuple[str, ...]:
     """Return what this pyOpenSSL makes us do the public and lesser way."""
     checks = {
-        "groups": _private("SSL_CTX_set1_curves_list") and hasattr(SSL.Context, "__init__"),
+        "groups": _private("SSL_CTX_set1_curves_list"),
         "signature algorithms": _private("SSL_CTX_set1_sigalgs_list"),
         "reading into a buffer": _private("SSL_read")
         and getattr(SSL, "_ffi", None)

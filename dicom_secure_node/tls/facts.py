@@ -10,6 +10,7 @@ from types import MappingProxyType
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from dicom_secure_node.errors import HandshakeRefused
 from dicom_secure_node.tls.profiles import PROFILES, TLSProfile
 from dicom_secure_node.tls.weakness import weaknesses
 
@@ -45,6 +46,8 @@ class TLSFacts:
         Application protocol agreed upon; None where the peer did not offer any.
     resumed : bool
         Always False with our own contexts: a resumed session skips the checks of the peer.
+    observed : HandshakeRefused or None
+        Why a context that enforces would have refused the peer; see `ServerContext.observe`.
     """
 
     version: str
@@ -53,6 +56,7 @@ class TLSFacts:
     peer_chain: tuple[x509.Certificate, ...] = ()
     alpn: str | None = None
     resumed: bool = False
+    observed: HandshakeRefused | None = None
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:

@@ -188,6 +188,7 @@ BCP195 = TLSProfile(
     tls13_suites=B12_TLS13,
     also_suites=B13_TLS12 + B13_TLS13,
     also_groups=_OTHER_GROUPS,
+    min_ec_bits=224,  # RFC 9325 4.3
     signature_algorithms=_SHA2_SIGNATURES + _SHA512_SIGNATURES + _SHA1_SIGNATURES,
     notes="TLS_RSA_WITH_AES_128_CBC_SHA is the fall-back for peers of B.3.",
 )
@@ -202,6 +203,7 @@ NON_DOWNGRADING_BCP195 = TLSProfile(
     tls13_suites=B12_TLS13,
     also_suites=B13_TLS12 + B13_TLS13,
     also_groups=_OTHER_GROUPS,
+    min_ec_bits=224,  # RFC 9325 4.3
     signature_algorithms=_SHA2_SIGNATURES + _SHA512_SIGNATURES,
 )
 
@@ -227,6 +229,7 @@ BCP195_RFC8996_9325 = TLSProfile(
     # AEAD with ephemeral ECDH and full-length tags: RFC 9325 4.1 and 4.2.1 allow them.
     also_suites=tuple(s for s in B13_TLS12 + B13_TLS13 if "_CCM_8" not in s.name),
     also_groups=_OTHER_GROUPS,
+    min_ec_bits=224,  # RFC 9325 4.3
     signature_algorithms=_SHA2_SIGNATURES + _SHA512_SIGNATURES,
     notes="Finite-field DHE is not offered in TLS 1.2 (RFC 9325 4.1).",
 )

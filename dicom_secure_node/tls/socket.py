@@ -20,6 +20,7 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -144,6 +145,9 @@ class TLSSocket(ssl.SSLSocket):
             if verdict.refusal:
                 raise verdict.refusal
             facts = _facts(connection)
+            observed = verdict.observed or self._context.observed(facts)
+            if observed:
+                facts = replace(facts, observed=observed)
             if not self.server_side:
                 self._context.check_name(facts, name)
             channel.flush(deadline)
@@ -198,6 +202,24 @@ class TLSSocket(ssl.SSLSocket):
     def pending(self) -> int:
         """Return how many bytes can be read at once; never raises."""
         return self._channel.pending() if self._channel and self.facts else 0
+
+    def ready(self) -> bool:
+        """Return whether `recv` would return at once, having looked at what has arrived.
+
+        A readable descriptor is no proof of it: there may be half a record, a session ticket
+        or a KeyUpdate, and `recv` would then wait. Never raises.
+        """
+        channel = self._channel
+        if not (channel and self.facts):
+            return False
+        if not channel.pending() and not channel.ended:
+            try:
+                channel.receive(0.0)
+            except TimeoutError:
+                return False
+            except OSError:  # for recv to tell
+                return True
+        return channel.ended or channel.pending() > 0
 
     # -- writing
 
@@ -255,9 +277,16 @@ class TLSSocket(ssl.SSLSocket):
             channel.say_goodbye()
         socket.socket.close(self)
 
-    def unwrap(self) -> socket.socket:
-        """Not to be had: DICOM over TLS has no way back to plain (PS3.15 B.12)."""
-        raise OSError("a DICOM TLS connection does not go back to plain TCP")
+    def _no_way_past_tls(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse what ssl.SSLSocket would do in clear, or with its own engine, which is not ours.
+
+        Nor is there a way back to plain TCP: DICOM over TLS is strict TLS (PS3.15 B.12).
+        """
+        raise OSError("not to be had on a DICOM TLS connection")
+
+    unwrap = accept = connect_ex = _no_way_past_tls
+    read = write = sendfile = sendto = sendmsg = sendmsg_afalg = _no_way_past_tls
+    recvfrom = recvfrom_into = recvmsg = recvmsg_into = _no_way_past_tls
 
     # -- what ssl.SSLSocket also tells
 

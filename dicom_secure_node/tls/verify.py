@@ -25,9 +25,12 @@ class Verdict:
     ----------
     refusal : TLSRefused or None
         The first reason to refuse the peer.
+    observed : TLSRefused or None
+        The same where the context only observes: the peer is let in all the same.
     """
 
     refusal: TLSRefused | None = None
+    observed: TLSRefused | None = None
 
     def refuse(self, refusal: TLSRefused) -> None:
         """Keep the first refusal; later ones follow from it."""
@@ -47,11 +50,14 @@ class PeerCheck:
         Whose key sizes count.
     trust : TrustStore
         Its anchors.
+    observe : bool
+        Note what would be refused, and refuse nothing.
     """
 
-    def __init__(self, profile: TLSProfile, trust: TrustStore) -> None:
+    def __init__(self, profile: TLSProfile, trust: TrustStore, observe: bool = False) -> None:
         self._profile = profile
         self._anchors = frozenset(trust.anchors)
+        self._observe = observe
 
     def __call__(
         self, connection: SSL.Connection, cert: crypto.X509, code: int, depth: int, ok: int
@@ -64,6 +70,9 @@ class PeerCheck:
             logger.debug("unreadable certificate", exc_info=True)
             refusal = TLSRefused("bad certificate", f"unreadable: {type(exc).__name__}")
         if refusal is None:
+            return True
+        if self._observe:
+            verdict.observed = verdict.observed or refusal
             return True
         verdict.refuse(refusal)
         return False

@@ -357,6 +357,51 @@ def test_RFC5425_close_stop_sends_close_notify(tmp_path: Path, pki: Pki, kind: s
     assert arr.endings == ["close_notify"]
 
 
+@pytest.mark.parametrize("kind", ["ssl", "ours"])
+def test_what_tcp_did_not_acknowledge_is_sent_again(tmp_path: Path, pki: Pki, kind: str) -> None:
+    """A repository shakes hands, never reads, and vanishes; its successor gets everything."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.server.crt, pki.server.key)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what it may lose: little
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
+        one = repository(port, pki.context(kind=kind), resend_seconds=0.0)
+        with running(tmp_path, one) as trail:
+            raw, _ = listener.accept()
+            deaf = context.wrap_socket(raw, server_side=True)
+            parts.wait_until(lambda: trail.status()[0].connected, "a connection")
+            for n in range(300):
+                trail.emit(numbered(n))
+            parts.wait_until(lambda: trail.status()[0].sent == 300, "all of it on its way")
+            deaf.close()
+            seen: set[int] = set()
+            for _ in range(20):  # it may come more than once
+                raw, _ = listener.accept()
+                seen |= _numbers_until(context, raw, 300)
+                if len(seen) == 300:
+                    break
+    assert seen == set(range(300))
+
+
+def _numbers_until(context: ssl.SSLContext, raw: socket.socket, count: int) -> set[int]:
+    data = b""
+    with raw, context.wrap_socket(raw, server_side=True) as one:
+        one.settimeout(5)
+        try:
+            while len(set(NUMBER.findall(data.decode(errors="replace")))) < count:
+                more = one.recv(65536)
+                if not more:
+                    break
+                data += more
+        except OSError:
+            pass
+    return {int(n) for n in NUMBER.findall(data.decode(errors="replace"))}
+
+
 def test_full_refuses_and_drains(tmp_path: Path, pki: Pki, arr: parts.Part) -> None:
     with running(tmp_path, repository(arr, pki.context()), spool_limit=10) as trail:
         for n in range(9):

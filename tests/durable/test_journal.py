@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dicom_secure_node.durable.journal import Journal, Reader
+from dicom_secure_node.durable.journal import Journal
+from dicom_secure_node.durable.reader import Reader
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 
 ROOT = Path(__file__).parents[2]

@@ -17,6 +17,7 @@ from dicom_secure_node.errors import (
     ConfigurationError,
     IdentityRefused,
     OperationRefused,
+    ServiceUnavailable,
     StoreRefused,
 )
 from dicom_secure_node.node.host import PluginHost
@@ -85,6 +86,10 @@ ASSOCIATIONS = {
     ),
     "a gate raises NotImplementedError, which pynetdicom takes for consent": lambda: Case(
         [Raising("on_association_requested", NotImplementedError())], (1, 1, 1), ADA
+    ),
+    "a service we need is away": lambda: Case(
+        [Raising("on_association_requested", ServiceUnavailable("directory", "no answer"))],
+        (2, 3, 1),
     ),
     "an ending breaks": lambda: Case([Raising("on_association_accepted", ZeroDivisionError())]),
     "positive response asked for and given (B.4)": lambda: Case(
@@ -184,12 +189,16 @@ STORES = {
         [Raising("on_store", StoreRefused("no", 0xA900))], {evt.EVT_C_STORE: kept}, 0xA900
     ),
     "a gate divides by zero": (
-        [Raising("on_store", ZeroDivisionError())], {evt.EVT_C_STORE: kept}, 0x0124
+        [Raising("on_store", ZeroDivisionError())], {evt.EVT_C_STORE: kept}, 0x0110
+    ),
+    "a service we need is away": (
+        [Raising("on_store", ServiceUnavailable("audit store", "disk full"))],
+        {evt.EVT_C_STORE: kept}, 0xA700,
     ),
     "an ending breaks": (
         [Raising("on_store_ended", ZeroDivisionError())], {evt.EVT_C_STORE: kept}, 0x0000
     ),
-    "the application breaks": ([], {evt.EVT_C_STORE: lambda event: 1 / 0}, 0x0124),
+    "the application breaks": ([], {evt.EVT_C_STORE: lambda event: 1 / 0}, 0x0110),
     "the application warns": ([], {evt.EVT_C_STORE: lambda event: 0xB000}, 0xB000),
     "the application refuses": ([], {evt.EVT_C_STORE: lambda event: 0xA702}, 0xA702),
 }  # fmt: skip

@@ -8,14 +8,14 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pynetdicom import AE, build_context, evt
 from pynetdicom.dimse_primitives import C_ECHO
-from pynetdicom.pdu_primitives import UserIdentityNegotiation
+from pynetdicom.pdu_primitives import P_DATA, UserIdentityNegotiation
 
 from dicom_secure_node.errors import (
     ConfigurationError,
@@ -31,7 +31,7 @@ from dicom_secure_node.pki.trust import load_trust
 from dicom_secure_node.tls.context import ClientContext
 from dicom_secure_node.tls.profiles import profile_named
 from tests.certs import Ca
-from tests.parts import free_port, run, storescp
+from tests.parts import free_port, run, storescp, wait_until
 
 VERIFICATION = "1.2.840.10008.1.1"
 SHORT = Patience(connect=5, association=0.4, response=0.4, pdu=2, abort=0.3)
@@ -435,20 +435,40 @@ def test_D1_maximum_length_of_the_peer(maximum: int, works: bool) -> None:
 
 
 def test_a_peer_that_never_reads_does_not_hold_an_abort() -> None:
-    go = threading.Event()
+    deaf, go = threading.Event(), threading.Event()
 
-    with pynetdicom_peer() as (_, port):
+    def listen(event: evt.Event) -> None:
+        if event.data[0] == 4:  # P-DATA-TF
+            deaf.set()
+            go.wait(60)
+
+    def pour() -> None:
+        value = P_DATA()
+        value.presentation_data_value_list.append((1, b"\0" + bytes(200_000)))
+        with suppress(Exception):  # the association is over: what ends this thread
+            while True:
+                association.dul.send_pdu(value)
+                counts.append(1)
+
+    counts: list[int] = []
+    with pynetdicom_peer(handlers=[(evt.EVT_DATA_RECV, listen)]) as (_, port):
         association = call(port, patience=SHORT)
-        peer = association.connection
-        assert peer.socket is not None
-        # Fill every buffer on the way, from a thread, as a large C-STORE would.
-        sender = threading.Thread(target=peer.send, args=(b"\x04\0\x04\0\0\0" + bytes(1 << 26),))
+        sender = threading.Thread(target=pour)
         sender.start()
+        assert deaf.wait(20)
+        looks: list[int] = []
+
+        def stuck() -> bool:
+            looks.append(len(counts))
+            return len(looks) > 30 and looks[-1] == looks[-30]
+
+        wait_until(stuck, "every buffer on the way is full")
         association.abort()
+        assert not association.is_established
         sender.join(20)
         assert not sender.is_alive()
-        assert not association.is_established
         go.set()
+    assert 8 <= len(counts) < 500, "no pile in memory"
 
 
 def test_a_file_does_not_pile_up_in_memory(tmp_path: Path) -> None:

@@ -459,3 +459,23 @@ def test_stop_cuts_off_what_takes_too_long() -> None:
         assert node.stop(0.2) == 1
         go_on.set()
         sender.join()
+
+
+BAD_REQUESTS = {
+    "an abstract syntax that is no UID": request_pdu(abstract=b"\xff" * 300),
+    "no presentation context": b"\x01\0\0\0\0\x44\0\x01\0\0" + b"A" * 32 + bytes(32),
+    "an empty identity item": request_pdu(user_information=b"\x58\0\0\0"),
+    "an identity longer than its item": request_pdu(
+        user_information=b"\x58\0\0\x08\x02\0\xff\xff\0\0\0\0"
+    ),
+    "blank AE titles": request_pdu(calling=b""),
+    "AE titles of bytes above 127": request_pdu(calling=b"\xff" * 16),
+}
+
+
+@pytest.mark.parametrize("data", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_request_with_bad_fields_is_refused_and_harms_nobody(data: bytes) -> None:
+    recorder = Recorder()
+    with serving([recorder]) as node:
+        assert knock(port_of(node), data)[:1] in (b"\x03", b"\x07")
+        assert associate(port_of(node)).is_established

@@ -9,6 +9,8 @@ import pytest
 
 from dicom_secure_node.pki.credential import Credential, load_credential_base
 from dicom_secure_node.pki.trust import TrustStore, load_trust
+from dicom_secure_node.tls.context import ClientContext, ServerContext
+from dicom_secure_node.tls.profiles import profile_named
 from tests.certs import Ca, Leaf
 
 
@@ -29,6 +31,14 @@ class Pki:
     def server(self) -> tuple[Credential, Credential]:
         """Both credentials of the server."""
         return self.rsa, self.ec
+
+    def server_context(self, client_certificate: str = "require") -> ServerContext:
+        """Return a server of B.12 with both kinds of key."""
+        return ServerContext(profile_named("8996"), self.server, self.trust, client_certificate)
+
+    def client_context(self) -> ClientContext:
+        """Return a client of B.12 without a certificate."""
+        return ClientContext(profile_named("8996"), None, self.trust)
 
     def credential(self, leaf: Leaf) -> Credential:
         """Return a leaf as the package loads it."""

@@ -11,11 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.parts import run
 from tests.tls.conftest import Pki
 from tests.tls.scan import Scan
 
 STRANGER = Path(__file__).with_name("stranger.cnf")
 ROOT = Path(__file__).parents[2]
+
+
+# Settings we cannot set back: with them there is no context.
+REFUSED = {
+    "ClientSignatureAlgorithms = RSA+SHA1": "ClientSignatureAlgorithms is set",
+    "Options = -ExtendedMasterSecret": "extended_master_secret is switched off",
+    "Options = UnsafeLegacyRenegotiation": "unsafe renegotiation is allowed",
+    "Options = UnsafeLegacyServerConnect": "without secure renegotiation",
+    "Options = AllowNoDHEKEX": "without Diffie-Hellman",
+    "Options = -EncryptThenMac": "encrypt_then_mac is switched off",
+    "Protocol = ALL,-TLSv1.2": "TLS 1.2 is switched off",
+    "Protocol = ALL,-TLSv1.3": "TLS 1.3 is switched off",
+}
 
 
 @contextmanager
@@ -59,3 +73,22 @@ def test_B12_B13_are_the_same_under_a_hostile_configuration(profile: str, pki: P
     clean = behaviour(profile, pki, None)
     assert clean["versions"] == {"TLSv1.2", "TLSv1.3"}
     assert behaviour(profile, pki, STRANGER) == clean
+
+
+@pytest.mark.parametrize(("setting", "words"), REFUSED.items(), ids=REFUSED)
+@pytest.mark.parametrize("profile", ["8996", "8996-mod"])
+def test_B12_B13_what_cannot_be_set_back_is_refused_plainly(
+    setting: str, words: str, profile: str, pki: Pki, tmp_path: Path
+) -> None:
+    conf = tmp_path / "openssl.cnf"
+    text = STRANGER.read_text()
+    conf.write_text(text[: text.index("MinProtocol")] + setting + "\n")
+    done = run(
+        [sys.executable, "-m", "tests.tls.serve", profile, pki.folder],
+        env={**os.environ, "OPENSSL_CONF": str(conf)},
+        cwd=ROOT,
+    )
+    assert done.returncode != 0
+    assert "ConfigurationError: " in done.stderr
+    assert words in done.stderr
+    assert "OPENSSL_CONF" in done.stderr

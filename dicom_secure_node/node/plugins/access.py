@@ -36,7 +36,7 @@ class AccessPlugin(Plugin):
         )
         decision = self._policy.decide(facts)
         if not decision.allowed:
-            raise OperationRefused(f"{operation.service}: {decision.reason}")
+            raise OperationRefused(decision.reason)
 
     def describe(self) -> str:
         """Return how many rules there are."""

@@ -317,7 +317,8 @@ class AuditPlugin(Plugin):
 
     @staticmethod
     def _peer(association: AssociationContext) -> Participant:
-        subject = association.tls.subject if association.tls else ""
+        tls = association.tls
+        subject = tls.subject if tls and not tls.observed else ""
         return Participant(
             subject or association.connection.address,
             requestor=association.identity is None,

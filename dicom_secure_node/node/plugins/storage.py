@@ -33,7 +33,7 @@ class StoragePlugin(Plugin):
                 calling_ae=association.calling_ae,
                 called_ae=association.called_ae,
                 peer_address=association.connection.address,
-                peer_subject=tls.subject if tls else None,
+                peer_subject=tls.subject if tls and not tls.observed else None,
                 tls={
                     "version": tls.version,
                     "suite": tls.suite,

@@ -1,0 +1,76 @@
+"""Look over an A-ASSOCIATE-RQ before anything is made of it (PS3.8 9.3.2, Annex D).
+
+pynetdicom's decoder takes lengths that overrun their item and requests without contexts. This
+walk only checks that every item lies within the one around it, and that those that must be
+there are there once; what is inside is the decoder's business.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+
+from dicom_secure_node.node.limits import ProtocolFault
+
+_FIXED = 68  # bytes before the variable items: version, AE titles, reserved
+_APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
+_USER_IDENTITY = 0x58
+
+
+def check_request(body: memoryview) -> None:
+    """Check the items of an A-ASSOCIATE-RQ PDU, given without its six bytes of header.
+
+    Raises
+    ------
+    ProtocolFault
+        Something is missing, twice there, or longer than what holds it.
+    """
+    if len(body) < _FIXED:
+        raise ProtocolFault(f"A-ASSOCIATE-RQ of {len(body)} bytes, at least 68 (PS3.8 9.3.2)")
+    seen: Counter[int] = Counter()
+    for kind, content in _items(body[_FIXED:], "A-ASSOCIATE-RQ"):
+        seen[kind] += 1
+        if kind == _PRESENTATION_CONTEXT:
+            for _ in _items(content[4:], "presentation context"):
+                pass
+        elif kind == _USER_INFORMATION:
+            for sub_kind, sub_content in _items(content, "user information"):
+                if sub_kind == _USER_IDENTITY:
+                    _check_identity(sub_content)
+    for kind, name in (
+        (_APPLICATION_CONTEXT, "application context"),
+        (_USER_INFORMATION, "user information"),
+    ):
+        if seen[kind] != 1:
+            raise ProtocolFault(f"A-ASSOCIATE-RQ with {seen[kind]} {name} items (PS3.8 9.3.2)")
+    if not seen[_PRESENTATION_CONTEXT]:
+        raise ProtocolFault("A-ASSOCIATE-RQ without presentation contexts (PS3.8 9.3.2)")
+
+
+def _items(data: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
+    """Yield type and content of the items `data` consists of."""
+    position = 0
+    while position < len(data):
+        if len(data) - position < 4:
+            raise ProtocolFault(f"{where}: item cut off (PS3.8 9.3.2)")
+        kind, length = struct.unpack_from(">BxH", data, position)
+        end = position + 4 + length
+        if end > len(data):
+            raise ProtocolFault(f"{where}: item 0x{kind:02X} overruns it (PS3.8 9.3.2)")
+        yield kind, data[position + 4 : end]
+        position = end
+
+
+def _check_identity(content: memoryview) -> None:
+    """Check the lengths of a User Identity sub-item (PS3.7 Table D.3-14)."""
+    rest = content[2:]
+    for field in ("primary", "secondary"):
+        if len(rest) < 2:
+            raise ProtocolFault(f"user identity: no {field} field length (PS3.7 D.3.3.7)")
+        (length,) = struct.unpack_from(">H", rest)
+        if len(rest) < 2 + length:
+            raise ProtocolFault(f"user identity: {field} field overruns it (PS3.7 D.3.3.7)")
+        rest = rest[2 + length :]
+    if len(rest):
+        raise ProtocolFault(f"user identity: {len(rest)} bytes too many (PS3.7 D.3.3.7)")
