@@ -1,0 +1,34 @@
+"""The benchmarks run: every receiver takes what is sent. No figure is looked at."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.parts import run
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+
+
+def test_a_quick_run_measures_every_receiver_and_prints_the_tables(tmp_path: Path) -> None:
+    page = tmp_path / "figures.md"
+    page.write_text(f"before\n{BEGIN}old figures\n{END}after\n")
+    options = ["--quick", "--rounds", "1", "--disk", tmp_path, "--output", page]
+    done = run([sys.executable, "-m", "benchmarks", *options], cwd=ROOT, timeout=110, check=True)
+    text = page.read_text()
+    assert text == f"before\n{BEGIN}\n{done.stdout}\n{END}after\n"
+    lines = text.splitlines()
+    assert "|  | storescp +B | bare pynetdicom | node |" in text
+    for associations in ("1 association", "4 associations"):
+        for load in ("CT, 0.5 MiB", "CT, 20 KiB", "multi-frame, 1 MiB"):
+            (row,) = [line for line in lines if line.startswith(f"| {load}, {associations}, ")][:1]
+            assert row.count("|") == 7
+    assert "node TLSv1.3 TLS_AES_128_GCM_SHA256" in text
+    assert [path.name for path in tmp_path.iterdir()] == [page.name]  # nothing is left behind
+
+
+def test_rounds_below_one_are_a_usage_error() -> None:
+    done = run([sys.executable, "-m", "benchmarks", "--rounds", "0"], cwd=ROOT)
+    assert done.returncode == 2
+    assert "--rounds: at least 1" in done.stderr
