@@ -6,12 +6,14 @@ import mmap
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from dicom_secure_node.archive.provenance import Provenance, read_provenance
 from dicom_secure_node.elements.part10 import read_header
 from dicom_secure_node.elements.syntax import Encoding, encoding_of, inflate
 from dicom_secure_node.elements.text import decode_text
 from dicom_secure_node.elements.walk import Truncated, find
+from dicom_secure_node.errors import InvalidDataSet
 
 CHARACTER_SET = 0x00080005
 SOP_CLASS = 0x00080016
@@ -107,6 +109,31 @@ def read_keys(descriptor: int, offset: int, size: int, encoding: Encoding) -> Ke
         whole[offset : offset + size] as data_set,
     ):
         return _keys(find(data_set, TAGS, encoding, to_end=True))
+
+
+def read_head(file: BinaryIO, size: int, encoding: Encoding) -> Keys:
+    """Return the keys found in the beginning of a data set that somebody else keeps.
+
+    What is absent there, or cannot be walked, is empty: it is for a report, not for a decision.
+
+    Parameters
+    ----------
+    file : binary file
+        At the first byte of the data set.
+    size : int
+        Of the data set, in bytes.
+    encoding : Encoding
+    """
+    head = file.read(_HEAD)
+    if encoding.deflated:
+        head, whole = inflate(head, _HEAD * 4)
+        size = len(head) if whole else _UNKNOWN_SIZE
+    for tags in (TAGS, TAGS - {STUDY, SERIES}, frozenset({SOP_CLASS, SOP_INSTANCE})):
+        try:
+            return _keys(find(head, tags, encoding, size=size))
+        except InvalidDataSet:
+            continue
+    return _keys({})
 
 
 def read_file(path: Path) -> Contents:

@@ -12,6 +12,8 @@ from dicom_secure_node import commands
 from dicom_secure_node.commands.home import DEFAULT_HOME
 from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.config import PLAIN, NodeConfig, load
+from dicom_secure_node.errors import ConfigurationError
+from dicom_secure_node.secure_node import building
 
 
 def add_parser(subparsers: commands.Subparsers[argparse.ArgumentParser]) -> None:
@@ -24,7 +26,7 @@ def add_parser(subparsers: commands.Subparsers[argparse.ArgumentParser]) -> None
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, words in (
-        ("check", "load the file and look for the files it names"),
+        ("check", "do what serve would do before it listens, and no more"),
         ("show", "print every setting in force, defaults included; no secrets"),
     ):
         action = actions.add_parser(
@@ -88,6 +90,11 @@ def _both_halves(key: str, bases: tuple[Path, ...]) -> Iterator[tuple[str, Path]
 
 def _check(path: Path, config: NodeConfig, json: bool) -> int:
     problems = list(missing_files(config))
+    if not problems:
+        try:
+            building.check(config)
+        except ConfigurationError as exc:
+            problems.append((exc.where or "", str(exc)))
     if json:
         shown = [{"key": key, "problem": problem} for key, problem in problems]
         emit_json({"path": path, "valid": not problems, "problems": shown})

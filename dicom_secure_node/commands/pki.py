@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dicom_secure_node.commands import Subparsers
 from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
 from dicom_secure_node.pki.authority import LocalAuthority, local_hosts, utc_now
 from dicom_secure_node.pki.credential import load_credential_base
-from dicom_secure_node.pki.describe import Description, describe
+from dicom_secure_node.pki.describe import Description, describe, usable_for
 from dicom_secure_node.pki.files import read_certificates, read_crls
-from dicom_secure_node.pki.names import fingerprint
+from dicom_secure_node.pki.names import fingerprint, subject_alternatives
 
 _EXAMPLES = """examples:
   dicom-secure-node pki init                                  ./secure-node/pki with ca, node, node-ec, client
@@ -49,7 +50,11 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     issue = _action(actions, "issue", "make a key and a certificate")
     _add_leaf(issue)
     issue.add_argument("--days", type=int, default=825, help="validity (default 825)")
-    issue.add_argument("--renew", action="store_true", help="replace an existing pair")
+    issue.add_argument(
+        "--renew",
+        action="store_true",
+        help="replace an existing pair; names, usage and kind of key stay unless given",
+    )
 
     request = _action(actions, "request", "make a key and a request for another authority")
     _add_leaf(request)
@@ -105,9 +110,9 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 
 def _add_leaf(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="of the files and in the subject")
-    parser.add_argument("--key", choices=("rsa", "ec"), default="rsa", help="2048 bits, or P-256")
+    parser.add_argument("--key", choices=("rsa", "ec"), help="2048 bits (default), or P-256")
     parser.add_argument(
-        "--usage", choices=("node", "client"), default="node", help="a node serves and connects"
+        "--usage", choices=("node", "client"), help="a node (default) serves and connects"
     )
     _add_hosts(parser)
 
@@ -120,16 +125,30 @@ def _init(authority: LocalAuthority, args: argparse.Namespace) -> int:
 
 
 def _issue(authority: LocalAuthority, args: argparse.Namespace) -> int:
+    old = authority.folder / f"{args.name}.crt"
+    before = _leaf_of(old) if args.renew and old.exists() else {}
     authority.issue(
         args.name,
-        key=args.key,
-        hosts=args.host or local_hosts(),
-        usage=args.usage,
+        key=args.key or before.get("key", "rsa"),
+        hosts=args.host or before.get("hosts") or local_hosts(),
+        usage=args.usage or before.get("usage", "node"),
         days=args.days,
         renew=args.renew,
     )
     _report_pair(authority, args.name, args.json)
     return 0
+
+
+def _leaf_of(path: Path) -> dict[str, Any]:
+    """Return what an existing certificate was made with."""
+    certificate = read_certificates(path)[0]
+    dns, addresses, _ = subject_alternatives(certificate)
+    is_rsa = isinstance(certificate.public_key(), rsa.RSAPublicKey)
+    return {
+        "key": "rsa" if is_rsa else "ec",
+        "hosts": (*dns, *map(str, addresses)),
+        "usage": "node" if "server" in usable_for(certificate) else "client",
+    }
 
 
 def _report_pair(authority: LocalAuthority, name: str, as_json: bool) -> None:
@@ -148,9 +167,9 @@ def _report_pair(authority: LocalAuthority, name: str, as_json: bool) -> None:
 def _request(authority: LocalAuthority, args: argparse.Namespace) -> int:
     authority.request(
         args.name,
-        key=args.key,
+        key=args.key or "rsa",
         hosts=args.host or local_hosts(),
-        usage=args.usage,
+        usage=args.usage or "node",
         organisation=args.organisation,
     )
     path = authority.folder / f"{args.name}.csr"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import getpass
 import logging
 import shlex
 import signal
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     config = _configuration(args)
     ae = application_entity(config)
     signals = _Signals()
-    node = SecureNode(config)
+    node = SecureNode(config, ask_passphrase=_ask if sys.stdin.isatty() else None)
     try:
         try:
             servers = node.listen(ae)
@@ -123,6 +125,12 @@ def _configuration(args: argparse.Namespace) -> NodeConfig:
         return config
     first, *others = config.listener
     return replace(config, listener=(replace(first, port=args.port), *others))
+
+
+@functools.cache
+def _ask(listener: str) -> bytes:
+    """Ask for the passphrase of a listener's keys, once; a reload uses it again."""
+    return getpass.getpass(f"Passphrase of the keys of listener {listener}: ").encode()
 
 
 class _Signals:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,60 +15,103 @@ from typing import Any
 from dicom_secure_node import config
 from dicom_secure_node.audit.transport import Repository
 from dicom_secure_node.config import PLAIN
-from dicom_secure_node.errors import ConfigurationError
+from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
+from dicom_secure_node.identity.userfile import read_users
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.pki.credential import load_credential_base
 from dicom_secure_node.pki.trust import load_trust
 from dicom_secure_node.tls.context import ClientContext, ServerContext
 from dicom_secure_node.tls.profiles import profile_named
+from dicom_secure_node.tls.reload import Reloading
+from dicom_secure_node.tls.socket import TLSSocket
 
 ENTRY_POINTS = "dicom_secure_node.plugins"
+Ask = Callable[[str], bytes]
+OURS = ("certificate", "identity", "access", "storage", "audit")
 
 
-def server_context(table: config.Listener) -> ServerContext:
+def server_context(table: config.Listener, ask: Ask | None = None) -> ServerContext:
     """Return the TLS context of a listener, from its files as they are now.
+
+    Parameters
+    ----------
+    table : Listener
+    ask : callable, optional
+        Asks somebody for the passphrase of a listener's keys, where no file holds it.
 
     Raises
     ------
-    ConfigurationError, InvalidCertificate
+    ConfigurationError
         What is wrong with them.
     """
     profile = profile_named(table.profile, allow_retired=table.allow_retired)
     if table.groups:
         profile = replace(profile, groups=table.groups)
-    passphrase = _passphrase(table)
-    credentials = [load_credential_base(base, passphrase) for base in table.credential]
-    return ServerContext(
-        profile,
-        credentials,
-        load_trust(table.trust, table.crl),
-        client_certificate=table.client_certificate,
-        observe=table.mode == "observe",
-    )
+    passphrase = _passphrase(table, ask)
+    with _usable(table.label):
+        return ServerContext(
+            profile,
+            [load_credential_base(base, passphrase) for base in table.credential],
+            load_trust(table.trust, table.crl),
+            client_certificate=table.client_certificate,
+            observe=table.mode == "observe",
+        )
+
+
+@contextlib.contextmanager
+def _usable(label: str) -> Iterator[None]:
+    """Call a file that holds something else what it is here: a wrong setting."""
+    try:
+        yield
+    except (InvalidCertificate, OSError) as exc:
+        raise ConfigurationError(str(exc), label) from exc
+
+
+def check(tables: config.NodeConfig) -> None:
+    """Make what a node would make of its configuration, and let it go; nothing is written.
+
+    Raises
+    ------
+    ConfigurationError
+        What would keep the node from starting.
+    """
+    for table in tables.listener:
+        if table.profile != PLAIN:
+            server_context(table)
+    for one in tables.audit.repository:
+        repository(one)
+    users = tables.identity.passcode.file
+    if users.exists():
+        read_users(users)
+    for name in tables.node.plugins:
+        if name not in OURS:
+            plugin_named(name)
 
 
 def files_of(table: config.Listener) -> list[Path]:
-    pairs = [
-        base.with_name(base.name + ending)
-        for base in table.credential
-        for ending in (".crt", ".key")
-    ]
-    return [*pairs, *table.trust, *table.crl]
+    """Return the files a listener's TLS context is made of."""
+    return [*_halves(table.credential), *table.trust, *table.crl]
 
 
-def _passphrase(table: config.Listener) -> Callable[[], bytes] | None:
+def _halves(bases: Sequence[Path]) -> list[Path]:
+    return [base.with_name(base.name + end) for base in bases for end in (".crt", ".key")]
+
+
+def _passphrase(table: config.Listener, ask: Ask | None) -> Callable[[], bytes] | None:
+    """Return what gives the passphrase of the keys; it is called only if they have one."""
     file = table.passphrase_file
-    return None if file is None else (lambda: file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r"))
+    if file is not None:
+        return lambda: file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+    return None if ask is None else partial(ask, table.label)
 
 
 def repository(table: config.AuditRepository) -> Repository:
+    """Return where audit messages go (PS3.15 A.6, A.7)."""
     context = None
     if table.transport == "tls":
-        credential = load_credential_base(table.credential[0]) if table.credential else None
-        context = ClientContext(
-            replace(profile_named(table.profile), alpn=b""), credential, load_trust(table.trust)
-        )
+        files = [*_halves(table.credential), *table.trust]
+        context = _Latest(Reloading(partial(_repository_context, table), files, _keep_last_good))
     return Repository(
         table.label,
         table.host,
@@ -77,15 +123,37 @@ def repository(table: config.AuditRepository) -> Repository:
     )
 
 
+def _repository_context(table: config.AuditRepository) -> ClientContext:
+    profile = replace(profile_named(table.profile), alpn=b"")  # "dicom" is not what is spoken
+    with _usable(table.label):
+        credential = load_credential_base(table.credential[0]) if table.credential else None
+        return ClientContext(profile, credential, load_trust(table.trust))
+
+
+class _Latest:
+    """A client context made of files, as they are at each new connection."""
+
+    def __init__(self, reloading: Reloading[ClientContext]) -> None:
+        self._reloading = reloading
+
+    def wrap_socket(
+        self, sock: socket.socket, server_side: bool = False, *, server_hostname: str | None = None
+    ) -> TLSSocket:
+        return self._reloading.current.wrap_socket(sock, server_side, server_hostname)
+
+
+def _keep_last_good(_: Exception) -> None:
+    """Do nothing more: `Reloading` logs it, and audit trouble makes no audit messages."""
+
+
 def plugin_named(name: str) -> Plugin:
     """Return a third party's plug-in: an entry point, or ``module:Class``."""
     for point in entry_points(group=ENTRY_POINTS, name=name):
         return _made(point.load(), name)
     module, colon, attribute = name.partition(":")
     if not colon:
-        known = "certificate, identity, access, storage, audit"
         raise ConfigurationError(
-            f"no plug-in {name!r}: neither ours ({known}), nor an entry point in "
+            f"no plug-in {name!r}: neither ours ({', '.join(OURS)}), nor an entry point in "
             f"{ENTRY_POINTS}, nor module:Class",
             "node.plugins",
         )
@@ -102,13 +170,14 @@ def _made(factory: Any, name: str) -> Plugin:
     return plugin
 
 
-def client_context(table: config.Listener) -> ClientContext | None:
+def client_context(table: config.Listener, ask: Ask | None = None) -> ClientContext | None:
     """Return the context to call others with, by a listener's settings; None for plain ones."""
     if table.profile == PLAIN:
         return None
     profile = profile_named(table.profile, allow_retired=table.allow_retired)
-    credential = load_credential_base(table.credential[0], _passphrase(table))
-    return ClientContext(profile, credential, load_trust(table.trust, table.crl))
+    with _usable(table.label):
+        credential = load_credential_base(table.credential[0], _passphrase(table, ask))
+        return ClientContext(profile, credential, load_trust(table.trust, table.crl))
 
 
 def limits_of(table: config.Limits) -> Limits:

@@ -65,6 +65,9 @@ class SecureNode:
         Plug-ins of your own, by the name ``node.plugins`` lists them under.
     backends : sequence of Backend, optional
         What verifies user identities, before the node's own users file is asked.
+    ask_passphrase : callable, optional
+        Given a listener's name, returns the passphrase of its keys; asked where they have
+        one and no file holds it.
 
     Raises
     ------
@@ -79,9 +82,11 @@ class SecureNode:
         config: NodeConfig | Path | str,
         plugins: Mapping[str, Plugin] | None = None,
         backends: Sequence[Backend] = (),
+        ask_passphrase: building.Ask | None = None,
     ) -> None:
         self.config = config if isinstance(config, NodeConfig) else configuration.load(Path(config))
         self._servers: list[server.SecureServer] = []
+        self._ask_passphrase = ask_passphrase
         self._stopping = threading.Event()
         limits = self.config.limits
         self._slots = server.Slots(limits.connections, limits.connections_per_address)
@@ -230,7 +235,7 @@ class SecureNode:
             calling=ae.ae_title,
             called=ae_title,
             contexts=contexts or ae.requested_contexts,
-            tls_context=building.client_context(table),
+            tls_context=building.client_context(table, self._ask_passphrase),
             server_name=server_name,
             identity=identity,
             max_pdu=max_pdu,
@@ -314,7 +319,7 @@ class SecureNode:
         if table.profile != PLAIN:
             paths = building.files_of(table)
             reloading = Reloading(
-                partial(building.server_context, table),
+                partial(building.server_context, table, self._ask_passphrase),
                 paths,
                 on_problem=partial(self._bad_material, table.label),
             )

@@ -157,3 +157,18 @@ def test_help_shows_examples(pki: Pki, capsys: pytest.CaptureFixture[str]) -> No
         pki("--help")
     assert caught.value.code == 0
     assert "dicom-secure-node pki issue ct1 --host ct1.example.org" in capsys.readouterr().out
+
+
+def test_renewal_keeps_names_usage_and_kind_of_key(
+    pki: Pki, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pki("init") == 0
+    given = ("--host", "ct1.example.org", "--host", "10.0.0.7")
+    assert pki("issue", "ct1", "--key", "ec", "--usage", "client", *given) == 0
+    assert pki("issue", "ct1", "--renew") == 0
+    capsys.readouterr()
+    assert pki("show", Path("secure-node/pki/ct1.crt"), "--json") == 0
+    (shown,) = lines(capsys)
+    assert shown["usable_for"] == ["client"]
+    assert "EC" in shown["key"]
+    assert {"ct1.example.org", "10.0.0.7"} <= set(shown["names"])

@@ -128,6 +128,8 @@ def test_ten_lines_give_an_existing_scp_tls_gates_and_audit(site: Site) -> None:
     done = run(["storescu", *site.dcmtk, "127.0.0.1", str(port_of(server)), CT_SMALL])
     assert done.returncode == 0, done.stderr
     assert len(stored) == 1
+    site.wait_for_audit("Begin Transferring", "1CT1")
+    site.wait_for_audit("DICOM Instances Transferred", 'NumberOfInstances="1"', "CompressedSamples")
     wait_until(lambda: released, "the application's own notification")
     refused = run(["storescu", "127.0.0.1", str(port_of(server)), CT_SMALL])
     assert refused.returncode

@@ -16,10 +16,12 @@ from typing import Protocol
 
 from dicom_secure_node.archive import Archive, Stored
 from dicom_secure_node.archive.index import Unaudited
+from dicom_secure_node.archive.keys import Keys, read_head
 from dicom_secure_node.audit import messages
 from dicom_secure_node.audit.limiter import AlertLimiter
 from dicom_secure_node.audit.messages import AuditMessage, Participant
 from dicom_secure_node.audit.text import UNKNOWN
+from dicom_secure_node.elements.syntax import encoding_of
 from dicom_secure_node.errors import (
     AssociationRefused,
     HandshakeRefused,
@@ -190,38 +192,39 @@ class AuditPlugin(Plugin):
         self._login(association, codes.LOGIN)
 
     def on_store(self, store: StoreContext) -> None:
-        """Count what was kept; the first of a study is its Begin Transferring (A.5.3.3).
+        """Begin Transferring (A.5.3.3), once for each study and association.
 
         It runs after storage and may still refuse: what cannot be recorded is not
         acknowledged, and the peer will send it again.
         """
-        stored, transfers = store.kept(Stored), store.association.kept(_Transfers)
-        if stored is None or transfers is None:
+        transfers = store.association.kept(_Transfers)
+        if transfers is None:
             return
-        transfer = transfers.by_study.get(stored.study)
-        if transfer is None:
-            transfer = _Transfer(
-                stored.patient_id, stored.patient_name, stored.keys.study_description
-            )
+        keys = _keys_of(store)
+        store.keep(keys)
+        if keys.study not in transfers.by_study:
             self._trail.emit(
                 messages.begin_transferring(
                     self._peer(store.association),
                     self._node(),
-                    [messages.study(stored.study, transfer.description)],
-                    messages.patient(stored.patient_id, stored.patient_name),
+                    [messages.study(keys.study, keys.study_description)],
+                    messages.patient(keys.patient_id, keys.patient_name),
                     others=self._user(store.association),
                 )
             )
-            transfers.by_study[stored.study] = transfer
-        counted = transfer.held if stored.outcome == "same" else transfer.created
-        counted[store.sop_class] += 1
-        if stored.accession:
-            transfer.accessions.add(stored.accession)
+            transfers.by_study[keys.study] = _Transfer(
+                keys.patient_id, keys.patient_name, keys.study_description
+            )
 
     def on_store_ended(self, store: StoreContext, error: Refused | None) -> None:
-        """One failed DICOM Instances Transferred for each reason and association."""
+        """Count what was kept; report one failed transfer for each reason and association."""
         transfers = store.association.kept(_Transfers)
-        if error is None or transfers is None or error.reason in transfers.failures:
+        if transfers is None:
+            return
+        if error is None:
+            self._count(store, transfers)
+            return
+        if error.reason in transfers.failures:
             return
         if len(transfers.failures) < 16:
             transfers.failures.add(error.reason)
@@ -237,6 +240,17 @@ class AuditPlugin(Plugin):
                     reason=f"C-STORE refused: {error.reason}",
                 )
             )
+
+    @staticmethod
+    def _count(store: StoreContext, transfers: _Transfers) -> None:
+        keys, stored = store.kept(Keys), store.kept(Stored)
+        if keys is None:
+            return
+        transfer = transfers.by_study[keys.study]
+        held = stored is not None and stored.outcome == "same"
+        (transfer.held if held else transfer.created)[store.sop_class] += 1
+        if keys.accession:
+            transfer.accessions.add(keys.accession)
 
     def on_association_closed(self, association: AssociationContext, how: str) -> None:
         """DICOM Instances Transferred for each study, then the user's Logout."""
@@ -356,3 +370,13 @@ class AuditPlugin(Plugin):
                 outcome=outcome,
             )
         )
+
+
+def _keys_of(store: StoreContext) -> Keys:
+    """Return study, patient and so on: as archived, or from the beginning of the bytes."""
+    stored = store.kept(Stored)
+    if stored is not None:
+        return stored.keys
+    assert store.body is not None  # complete when on_store runs
+    with store.body.open() as file:
+        return read_head(file, store.body.size, encoding_of(store.transfer_syntax))
