@@ -46,6 +46,9 @@ def add_peer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server-name", metavar="NAME", help="name its certificate must hold (default HOST)"
     )
+    parser.add_argument(
+        "--any-name", action="store_true", help="take a trusted certificate whatever its name"
+    )
     parser.add_argument("--calling", metavar="AE", default="SECURE-SCU", help="our AE title")
     parser.add_argument("--called", metavar="AE", default="ANY-SCP", help="the peer's AE title")
     parser.add_argument("--user", metavar="NAME", help="user identity to send")
@@ -73,7 +76,7 @@ def opener(args: argparse.Namespace) -> Opener:
     """
     context = None
     if args.credential is not None:
-        context = _tls(args.credential, args.profile, args.allow_retired)
+        context = _tls(args.credential, args.profile, args.allow_retired, not args.any_name)
     # pynetdicom tells its log what we raise as errors; a person wants to read it once.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
     call = partial(
@@ -97,7 +100,7 @@ def _port(text: str) -> int:
     return number
 
 
-def _tls(folder: Path, profile: str, allow_retired: bool) -> ClientContext:
+def _tls(folder: Path, profile: str, allow_retired: bool, check_name: bool) -> ClientContext:
     if not folder.is_dir():
         raise ConfigurationError("no such folder, wanted client.crt, client.key, ca.crt in it",
                                  str(folder))  # fmt: skip
@@ -106,6 +109,7 @@ def _tls(folder: Path, profile: str, allow_retired: bool) -> ClientContext:
         profile_named(profile, allow_retired=allow_retired),
         load_credential_base(folder / "client", _ask_passphrase),
         load_trust([folder / "ca.crt"], [crl] if crl.exists() else []),
+        check_name,
     )
 
 

@@ -37,6 +37,7 @@ from dicom_secure_node.durable.reader import Reader
 from dicom_secure_node.durable.segments import (
     Entry,
     Segment,
+    check_format,
     encode,
     find_segments,
     number,
@@ -78,6 +79,8 @@ class Journal:
     ------
     ServiceUnavailable
         The folder cannot be used, or another process (or journal object) uses it.
+    ConfigurationError
+        A newer release wrote it.
     """
 
     def __init__(
@@ -104,8 +107,13 @@ class Journal:
         try:
             make_folder(folder)
             self._lock = self._take_lock()
-            self._firsts = find_segments(folder, name)
-            self._size, self._next = self._recover()
+            try:
+                check_format(folder, name)
+                self._firsts = find_segments(folder, name)
+                self._size, self._next = self._recover()
+            except BaseException:
+                os.close(self._lock)
+                raise
         except OSError as exc:
             raise ServiceUnavailable(service, f"{folder}: {exc.strerror or exc}") from exc
 

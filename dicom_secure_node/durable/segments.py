@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicom_secure_node.durable.files import write_atomically
+from dicom_secure_node.errors import ConfigurationError
+
+FORMAT = 1
+"""Of the files; raised when an older release could not read what this one writes."""
+
 _HEAD = b'{"seq": '
 
 
@@ -51,6 +57,30 @@ class Recovery:
 def segment_path(folder: Path, name: str, first: int) -> Path:
     """Return the path of the segment that begins with record `first`."""
     return folder / f"{name}-{first:010d}.ndjson"
+
+
+def check_format(folder: Path, name: str) -> None:
+    """Note the format of a journal, or refuse one that a newer release wrote.
+
+    A journal without a note is of format 1: it is noted, and so are those we migrate to.
+
+    Raises
+    ------
+    ConfigurationError
+        The format is newer than `FORMAT`, or the note is none.
+    OSError
+        The folder cannot be read or written.
+    """
+    path = folder / f"{name}.format"
+    try:
+        found = path.read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        write_atomically(path, b"%d\n" % FORMAT, 0o640)
+        return
+    if not found.isdigit() or int(found) > FORMAT:
+        raise ConfigurationError(
+            f"found format {found[:16]!r} of a newer release, wanted at most {FORMAT}", str(path)
+        )
 
 
 def find_segments(folder: Path, name: str) -> list[int]:

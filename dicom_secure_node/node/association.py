@@ -136,7 +136,7 @@ class SecureAssociation(Association):
         """Let a request through the gates, then let pynetdicom serve it."""
         self.busy.set()
         try:
-            refusal = self.host.operation(self, msg)
+            refusal = self.host.operation(self, msg, context_id)
             if refusal is not None:
                 self._answer(msg, context_id, refusal)
             elif self._is_private_store(msg):

@@ -134,6 +134,10 @@ class OperationContext:
     sop_class, sop_instance : str
         Affected or Requested UIDs; empty where the request names none.
     message_id : int
+    identifier : bytes
+        The encoded Identifier of C-FIND, C-MOVE and C-GET; empty otherwise.
+    transfer_syntax : str
+        UID, of the identifier.
     """
 
     association: AssociationContext
@@ -141,6 +145,8 @@ class OperationContext:
     sop_class: str
     sop_instance: str = ""
     message_id: int = 0
+    identifier: bytes = field(default=b"", repr=False)
+    transfer_syntax: str = ""
 
 
 class Sink(Protocol):

@@ -277,7 +277,9 @@ class PluginHost:
 
     # -- operations ------------------------------------------------------------------------
 
-    def operation(self, assoc: SecureAssociation, message: Any) -> OperationRefused | None:
+    def operation(
+        self, assoc: SecureAssociation, message: Any, context_id: int
+    ) -> OperationRefused | None:
         """Run the gates of one DIMSE request; return the refusal, if there is one.
 
         A C-STORE has been through them already, when its command was read.
@@ -292,6 +294,7 @@ class PluginHost:
             sop_class,
             _first(message, "AffectedSOPInstanceUID", "RequestedSOPInstanceUID"),
             int(message.MessageID or 0),
+            *_identifier(assoc, message, context_id),
         )
         try:
             self._gates("on_operation", operation.association, operation)
@@ -403,6 +406,14 @@ def _no_request(assoc: SecureAssociation) -> HandshakeRefused:
         return HandshakeRefused("not DICOM", assoc.failure)
     seconds = assoc.limits.request_seconds
     return HandshakeRefused("time-out", f"no A-ASSOCIATE-RQ within {seconds:g} s")
+
+
+def _identifier(assoc: SecureAssociation, message: Any, context_id: int) -> tuple[bytes, str]:
+    """Return the Identifier of a query or retrieval and its transfer syntax."""
+    stream, context = getattr(message, "Identifier", None), assoc._accepted_cx.get(context_id)
+    if stream is None or context is None:
+        return b"", ""
+    return stream.getvalue(), str(context.transfer_syntax[0])
 
 
 def _first(message: Any, *keywords: str) -> str:

@@ -170,14 +170,17 @@ def _made(factory: Any, name: str) -> Plugin:
     return plugin
 
 
-def client_context(table: config.Listener, ask: Ask | None = None) -> ClientContext | None:
+def client_context(
+    table: config.Listener, ask: Ask | None = None, check_name: bool = True
+) -> ClientContext | None:
     """Return the context to call others with, by a listener's settings; None for plain ones."""
     if table.profile == PLAIN:
         return None
     profile = profile_named(table.profile, allow_retired=table.allow_retired)
     with _usable(table.label):
         credential = load_credential_base(table.credential[0], _passphrase(table, ask))
-        return ClientContext(profile, credential, load_trust(table.trust, table.crl))
+        trust = load_trust(table.trust, table.crl)
+        return ClientContext(profile, credential, trust, check_name)
 
 
 def limits_of(table: config.Limits) -> Limits:

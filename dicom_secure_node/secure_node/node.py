@@ -209,6 +209,7 @@ class SecureNode:
         identity: Claim | None = None,
         listener: str | None = None,
         server_name: str | None = None,
+        check_name: bool = True,
     ) -> Association:
         """Request an association with the TLS profile, credential and trust of a listener.
 
@@ -222,6 +223,8 @@ class SecureNode:
             Whose settings to use; the first listener's by default.
         server_name : str, optional
             The name the peer's certificate must hold; `addr` by default.
+        check_name : bool
+            False takes a certificate of any name, as long as it is trusted.
 
         Raises
         ------
@@ -235,7 +238,7 @@ class SecureNode:
             calling=ae.ae_title,
             called=ae_title,
             contexts=contexts or ae.requested_contexts,
-            tls_context=building.client_context(table, self._ask_passphrase),
+            tls_context=building.client_context(table, self._ask_passphrase, check_name),
             server_name=server_name,
             identity=identity,
             max_pdu=max_pdu,

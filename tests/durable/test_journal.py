@@ -319,3 +319,19 @@ def test_a_folder_that_vanished_fails_the_append_and_heals(tmp_path: Path) -> No
         (tmp_path / "away").rename(folder)
         assert journal.append({"n": 2}) == 2
         assert numbers(journal) == [1, 2]
+
+
+NOTES = {"of a newer release": "2", "that is none": "one\n"}
+
+
+@pytest.mark.parametrize("note", NOTES.values(), ids=NOTES)
+def test_format(note: str, tmp_path: Path) -> None:
+    with Journal(tmp_path, "audit") as journal:
+        journal.append({"a": 1})
+    assert (tmp_path / "audit.format").read_text() == "1\n"
+    (tmp_path / "audit.format").write_text(note)
+    with pytest.raises(ConfigurationError, match="newer release"):
+        Journal(tmp_path, "audit")
+    (tmp_path / "audit.format").unlink()  # as before formats were noted
+    with Journal(tmp_path, "audit") as journal:
+        assert journal.next_sequence == 2

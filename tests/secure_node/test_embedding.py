@@ -328,6 +328,52 @@ def test_requestor_learns_why_the_handshake_failed(site: Site) -> None:
     with pytest.raises(HandshakeRefused) as caught:
         node.associate(requestor, "127.0.0.1", port_of(server), server_name="wrong.example")
     assert caught.value.kind == "wrong name"
+    assoc = node.associate(
+        requestor, "127.0.0.1", port_of(server), server_name="wrong.example", check_name=False
+    )
+    assoc.release()
+
+
+def test_retrieval_an_application_serves_is_instances_accessed(site: Site) -> None:
+    """A.5.3.6, with the study that was asked for."""
+    model = "1.2.840.10008.5.1.4.1.2.1.3"  # Patient Root Q/R, GET
+
+    def nothing(_: Any) -> Any:
+        yield 0
+
+    node = site.build()
+    server = node.start_server(
+        application_entity(model),
+        ("127.0.0.1", 0),
+        block=False,
+        evt_handlers=[(evt.EVT_C_GET, nothing)],
+    )
+    assert server is not None
+    requestor = AE()
+    requestor.add_requested_context(model)
+    assoc = node.associate(requestor, "127.0.0.1", port_of(server))
+    query = pydicom.Dataset()
+    query.QueryRetrieveLevel, query.PatientID, query.StudyInstanceUID = "STUDY", "P1", "1.2.3.4"
+    assert [status.Status for status, _ in assoc.send_c_get(query, model)] == [0x0000]
+    assoc.release()
+    site.wait_for_audit("DICOM Instances Accessed", "1.2.3.4", "P1")
+
+
+ENTRY_POINT = """[dicom_secure_node.plugins]
+mondays = tests.secure_node.test_embedding:NoMondays
+"""
+
+
+def test_plugin_of_an_entry_point(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "site-packages" / "mondays-1.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mondays\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINT)
+    monkeypatch.syspath_prepend(metadata.parent)
+    node = site.build(more='"mondays", ')
+    assert "NoMondays" in node.describe()
 
 
 def test_every_study_is_reported_once_per_association(site: Site) -> None:

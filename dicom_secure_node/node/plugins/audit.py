@@ -8,6 +8,7 @@ handshakes can neither fill the spool nor push anything else out of it.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -164,6 +165,29 @@ class AuditPlugin(Plugin):
             codes.USE_OF_RESTRICTED_FUNCTION,
             f"association of {association.calling_ae!r} refused: {error.reason}",
             address,
+        )
+
+    def on_operation(self, operation: OperationContext) -> None:
+        """DICOM Instances Accessed (A.5.3.6), when an application is about to serve a retrieval.
+
+        Every gate has agreed, audit being the last. What the application then does is its
+        own to report.
+        """
+        if operation.service not in ("C-GET", "C-MOVE"):
+            return
+        keys = read_head(
+            io.BytesIO(operation.identifier),
+            len(operation.identifier),
+            encoding_of(operation.transfer_syntax),
+        )
+        self._trail.emit(
+            messages.instances_accessed(
+                "R",
+                [*self._user(operation.association), self._peer(operation.association)],
+                [messages.study(keys.study or UNKNOWN)],
+                messages.patient(keys.patient_id, keys.patient_name),
+                reason=f"{operation.service} requested",
+            )
         )
 
     def on_operation_refused(self, operation: OperationContext, error: Refused) -> None:
