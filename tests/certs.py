@@ -87,7 +87,7 @@ def now() -> datetime.datetime:
 
 
 @lru_cache(maxsize=64)
-def _rsa_key(bits: int, name: str) -> rsa.RSAPrivateKey:  # noqa: ARG001 (name is a cache key)
+def _rsa_key(bits: int, name: str) -> rsa.RSAPrivateKey:  # name: a cache key
     return rsa.generate_private_key(65537, bits)
 
 

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0  # how often an idle connection is looked at
 _CURSOR_SECONDS = 1.0  # how often a cursor is stored while messages flow
+_CAREFUL = 8  # messages sent one by one after a break
+_CAREFUL_SECONDS = 0.02  # between them
 _STEADY_SECONDS = 5.0  # a connection this old has worked: back-off starts anew after it
 
 
@@ -119,6 +121,8 @@ class Sender:
             self._journal.store_cursor(self.name, self._stored)
         self._link: Link | None = None
         self._connected = self._closed_in_order = False
+        self._careful = 0  # messages still to be sent one by one
+        self._twice = 0  # what is before it and sent again has been sent twice
         self._sent = self._dropped = self._oversized = 0
         self._last_error = ""
 
@@ -172,7 +176,7 @@ class Sender:
     def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            opened = time.monotonic()
+            opened, place = time.monotonic(), self._place.next_sequence
             try:
                 self._link = self._repository.open()
                 self._connected, self._last_error = True, ""
@@ -187,7 +191,8 @@ class Sender:
                 # A bug of ours must not end delivery for good.
                 logger.exception("audit repository %s: delivery failed", self.name)
                 self._broken("internal error, see the log", logging.ERROR)
-            worked = self._connected and time.monotonic() - opened > _STEADY_SECONDS
+            steady = self._connected and time.monotonic() - opened > _STEADY_SECONDS
+            worked = steady or (self._closed_in_order and self._place.next_sequence > place)
             failures = 1 if worked else failures + 1
             self._hang_up()
             self._wait_before_connecting(failures)
@@ -207,9 +212,10 @@ class Sender:
         while not (self._stopping.is_set() and time.monotonic() >= self._until):
             self._note_acknowledged(link)
             self._skip_what_is_too_much(link)
-            entries = self._place.read(link.batch)
+            entries = self._place.read(1 if self._careful else link.batch)
             if entries:
                 self._send(link, entries)
+                self._go_gently(link)
                 self._store_cursor()
             elif self._stopping.is_set():
                 return
@@ -232,6 +238,14 @@ class Sender:
         self._sent += len(messages) - lost
         if link.pause:
             self._stopping.wait(link.pause)
+
+    def _go_gently(self, link: Link) -> None:
+        """After a break, look whether the repository closes upon each of the first messages."""
+        if self._careful:
+            self._careful -= 1
+            self._stopping.wait(_CAREFUL_SECONDS)
+            self._note_acknowledged(link)
+            link.check()
 
     def _syslog(self, entry: Entry, now: str) -> bytes:
         """Return the SYSLOG-MSG of a stored record, or nothing when the record is damaged."""
@@ -268,6 +282,10 @@ class Sender:
         self._closed_in_order = in_order
         if self._connected:
             place = self._uncertain(in_order=in_order)
+            # A repository that closes after every few messages must not get the same ones for
+            # ever: what was sent twice and closed upon in order has arrived.
+            self._careful = _CAREFUL
+            self._twice = self._place.next_sequence
             self._recent.clear()
             self._place.seek(place)
 
@@ -279,7 +297,7 @@ class Sender:
         since = time.monotonic() - self._repository.resend_seconds
         young = next((batch.first for batch in self._recent if batch.when >= since), place)
         if in_order and self._acknowledged >= place:
-            return young
+            return max(young, min(self._twice, place))
         # TCP's word is not the repository's: what it acknowledged last may not have been read.
         unread = self._acknowledged - self._repository.window
         return min(young, max(unread, self._recent[0].first))

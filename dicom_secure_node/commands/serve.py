@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 
 from dicom_secure_node import commands
 from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
+from dicom_secure_node.commands.output import one_line
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
@@ -153,13 +155,22 @@ class _Signals:
 
 
 def _log_to_stderr(verbose: bool) -> None:
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        level=logging.DEBUG if verbose else logging.INFO,
-    )
-    # The node reports refusals itself, with their reasons and escaped; pynetdicom's log
-    # repeats what peers send.
-    logging.getLogger("pynetdicom").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(True)
+    # The node reports refusals itself, with their reasons; these repeat what peers send.
+    for name in ("pynetdicom", "pydicom", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    """Escapes control characters: a peer's text cannot forge lines of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clean = copy(record)
+        clean.msg, clean.args = one_line(record.getMessage()), ()
+        return super().format(clean)
 
 
 def _show_how_to_send(home: Path, profile: str, port: int) -> None:

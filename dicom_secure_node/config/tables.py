@@ -361,7 +361,7 @@ class Audit:
     path : Path
         Folder of the trail.
     source_id, site_id : str
-        AuditSourceID and AuditEnterpriseSiteID; the AE title, and nothing, when left out.
+        AuditSourceID and AuditEnterpriseSiteID; the host name, and nothing, when left out.
     source_type : str
         AuditSourceTypeCode (PS3.15 A.5.1.2.1).
     spool_limit : int

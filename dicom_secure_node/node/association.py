@@ -20,6 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import _RSP_TO_MESSAGE
 from pynetdicom.dimse_messages import C_STORE_RQ
@@ -47,6 +48,10 @@ class SecureAssociation(Association):
     ----------
     failure : str
         Why the connection ended, where it did not end in order; empty otherwise.
+    reserved_identities : int
+        User identities in the request of a type that PS3.7 reserves.
+    is_lost : bool
+        The transport went away under the association.
     request_deadline : float
         `time.monotonic` value by which the A-ASSOCIATE-RQ must be complete.
     """
@@ -59,6 +64,8 @@ class SecureAssociation(Association):
         self.connection = connection
         self.limits = limits
         self.failure = ""
+        self.is_lost = False
+        self.reserved_identities = 0
         self.request_deadline = time.monotonic() + limits.request_seconds
         self.inbound: dict[tuple[int, int], InboundStore] = {}
         self.busy = threading.Event()
@@ -67,6 +74,14 @@ class SecureAssociation(Association):
         # The timers live in the DUL provider that has just been replaced.
         self.acse_timeout = limits.request_seconds
         self.network_timeout = limits.idle_seconds
+
+    def _bind_defaults(self) -> None:
+        """Bind what answers, and leave out what formats every PDU for the debug log.
+
+        A server that wants those has them among its own handlers.
+        """
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
 
     @property
     def in_progress(self) -> bool:
@@ -136,6 +151,9 @@ class SecureAssociation(Association):
         """Let a request through the gates, then let pynetdicom serve it."""
         self.busy.set()
         try:
+            if not msg.is_valid_request and msg.MessageIDBeingRespondedTo is None:
+                # pynetdicom would leave it unanswered, and the peer waiting.
+                raise ProtocolFault(f"{msg.msg_type} without a mandatory field (PS3.7 9.1, 10.1)")
             refusal = self.host.operation(self, msg, context_id)
             if refusal is not None:
                 self._answer(msg, context_id, refusal)
@@ -143,10 +161,10 @@ class SecureAssociation(Association):
                 self._serve_private_store(msg, context_id)
             else:
                 super()._serve_request(msg, context_id)
+        except ProtocolFault as exc:
+            self.fail(exc)
+            cast(BoundedDUL, self.dul).wake()
         finally:
-            inbound = self.inbound.pop((context_id, int(getattr(msg, "MessageID", 0) or 0)), None)
-            if inbound is not None:
-                inbound.abandon()  # nothing happens to what was kept
             self.busy.clear()
 
     @staticmethod
@@ -189,12 +207,11 @@ class SecureAssociation(Association):
             super().run_reactor()
         finally:
             self.dul.kill_dul()
-            self.bounded_dimse.abandon()
-            for inbound in self.inbound.values():
-                inbound.abandon()
             self.bounded_socket._shutdown_socket()
             self.dul.join(timeout=self.limits.pdu_seconds)
             self.bounded_socket.close_wake()
+            for inbound in self.inbound.values():
+                self.host.store_broke_off(inbound)
             self.host.closed(self)
             if self._server is not None:
                 cast("SecureServer", self._server).association_ended(self)

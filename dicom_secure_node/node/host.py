@@ -268,9 +268,7 @@ class PluginHost:
             if assoc.requestor.primitive is None:
                 self.handshake_failed(assoc.connection, _no_request(assoc))
             return
-        how = "released" if assoc.is_released else "lost"
-        if assoc.is_aborted or assoc._sent_abort:
-            how = "aborted"
+        how = "released" if assoc.is_released else "lost" if assoc.is_lost else "aborted"
         reason = f" ({assoc.failure})" if assoc.failure else ""
         logger.info("%r %s%s", context, how, reason)
         self._end("on_association_closed", context, how)
@@ -340,8 +338,9 @@ class PluginHost:
 
     def _store(self, event: evt.Event) -> int | Dataset:
         assoc = cast(SecureAssociation, event.assoc)
+        # Before the answer leaves: the message ID is free for the peer's next request then.
         key = (event.context.context_id, int(cast(Any, event.request).MessageID))
-        inbound = assoc.inbound.get(key)
+        inbound = assoc.inbound.pop(key, None)
         if inbound is None:  # a C-STORE-RQ that announced no data set
             return 0xC000
         store, refusal = inbound.context, inbound.refusal
@@ -360,8 +359,16 @@ class PluginHost:
             status, refusal = refused.status, refused
         if refusal is not None:
             logger.warning("%r: C-STORE refused: %s", store.association, refusal.reason)
+        inbound.abandon()  # nothing happens to what was kept
         self._end("on_store_ended", store, refusal)
         return status
+
+    def store_broke_off(self, inbound: InboundStore) -> None:
+        """End a C-STORE whose association ended before its status could be given."""
+        inbound.abandon()
+        refusal = inbound.refusal or StoreRefused("the association ended in the middle")
+        logger.warning("%r: C-STORE refused: %s", inbound.context.association, refusal.reason)
+        self._end("on_store_ended", inbound.context, refusal)
 
 
 def _application_refusal(status: int | Dataset) -> StoreRefused | None:
@@ -382,8 +389,11 @@ def _claim(assoc: SecureAssociation) -> Claim | None:
     """
     request = cast(Any, assoc.requestor.primitive)
     items = [i for i in request.user_information if isinstance(i, UserIdentityNegotiation)]
-    if len(items) > 1:
-        raise IdentityRefused(f"{len(items)} user identity sub-items, at most one allowed")
+    count = len(items) + assoc.reserved_identities
+    if count > 1:
+        raise IdentityRefused(f"{count} user identity sub-items, at most one allowed")
+    if assoc.reserved_identities:
+        return Claim(IdentityType.UNKNOWN, b"")
     if not items:
         return None
     item = cast(Any, items[0])

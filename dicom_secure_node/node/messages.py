@@ -136,8 +136,3 @@ class BoundedDIMSE(DIMSEServiceProvider):
         primitive = P_DATA()
         primitive.presentation_data_value_list.append((context_id, bytes(pdv)))
         super().receive_primitive(primitive)
-
-    def abandon(self) -> None:
-        """Let go of a C-STORE that will not be completed."""
-        if self._inbound is not None:
-            self._inbound.abandon()

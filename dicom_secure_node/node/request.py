@@ -48,6 +48,31 @@ def check_request(body: memoryview) -> None:
         raise ProtocolFault("A-ASSOCIATE-RQ without presentation contexts (PS3.8 9.3.2)")
 
 
+def without_reserved_identities(body: memoryview) -> tuple[bytes, int]:
+    """Return the request without user identities of a reserved type, and how many it had.
+
+    To an acceptor such a type is one it does not support, no fault (PS3.7 D.3.3.7);
+    pynetdicom cannot represent it.
+    """
+    kept, left_out = bytearray(body[:_FIXED]), 0
+    for kind, content in _items(body[_FIXED:], "A-ASSOCIATE-RQ"):
+        if kind == _USER_INFORMATION:
+            sub_items = list(_items(content, "user information"))
+            known = [item for item in sub_items if not _is_reserved_identity(*item)]
+            left_out = len(sub_items) - len(known)
+            content = memoryview(b"".join(_item(*item) for item in known))
+        kept += _item(kind, content)
+    return bytes(kept), left_out
+
+
+def _is_reserved_identity(kind: int, content: memoryview) -> bool:
+    return kind == _USER_IDENTITY and not 1 <= content[0] <= 5
+
+
+def _item(kind: int, content: memoryview) -> bytes:
+    return struct.pack(">BxH", kind, len(content)) + content
+
+
 def _items(data: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
     """Yield type and content of the items `data` consists of."""
     position = 0

@@ -20,6 +20,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
 
+from dicom_secure_node.archive.keys import read_head
 from dicom_secure_node.elements.part10 import (
     MEDIA_STORAGE_SOP_CLASS,
     MEDIA_STORAGE_SOP_INSTANCE,
@@ -27,6 +28,7 @@ from dicom_secure_node.elements.part10 import (
     Header,
     read_header,
 )
+from dicom_secure_node.elements.syntax import encoding_of
 from dicom_secure_node.errors import InvalidDataSet, SecureNodeError
 from dicom_secure_node.node.requestor import RequestorAssociation
 from dicom_secure_node.node.scu import MAX_CONTEXTS
@@ -125,13 +127,21 @@ def read_instance(path: Path) -> Instance:
     """
     with path.open("rb") as file:
         header = read_header(file)
+        syntax = _uid(header, TRANSFER_SYNTAX)
+        size = path.stat().st_size - header.offset
+        keys = read_head(file, size, encoding_of(syntax))
     return Instance(
         path,
-        _uid(header, MEDIA_STORAGE_SOP_CLASS),
-        _uid(header, MEDIA_STORAGE_SOP_INSTANCE),
-        _uid(header, TRANSFER_SYNTAX),
+        # The receiver compares the request with the data set, so that comes first.
+        _if_uid(keys.sop_class) or _uid(header, MEDIA_STORAGE_SOP_CLASS),
+        _if_uid(keys.sop_instance) or _uid(header, MEDIA_STORAGE_SOP_INSTANCE),
+        syntax,
         header.offset,
     )
+
+
+def _if_uid(text: str) -> str:
+    return text if _UID.fullmatch(text) else ""
 
 
 def _uid(header: Header, tag: int) -> str:

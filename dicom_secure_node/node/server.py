@@ -15,11 +15,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from pynetdicom import evt
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_secure_node.errors import HandshakeRefused
@@ -114,7 +115,7 @@ class _ConnectionHandler(RequestHandler):
         assoc.acceptor.address_info = self.local
         assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
         assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
-        assoc.acceptor.supported_contexts = deepcopy(server.contexts)
+        assoc.acceptor.supported_contexts = [_own(context) for context in server.contexts]
         assoc.requestor.address_info = self.remote
         server.bind_handlers(assoc)
         return assoc
@@ -157,6 +158,9 @@ class SecureServer(ThreadedAssociationServer):
                 self.bind(event, evt.get_default_handler(event))
         else:
             super()._bind_defaults()
+
+    def service_actions(self) -> None:
+        """Leave garbage to the collector; pynetdicom collects all of it now and then, here."""
 
     def bind_handlers(self, assoc: SecureAssociation) -> None:
         """Bind this server's handlers to a new association."""
@@ -286,6 +290,13 @@ class SecureServer(ThreadedAssociationServer):
         for assoc in waiting:
             assoc.join(timeout=1.0)
         return len(waiting)
+
+
+def _own(context: PresentationContext) -> PresentationContext:
+    """Return a copy for one association; a deep one would check every UID again."""
+    own = copy(context)
+    own._transfer_syntax = list(context._transfer_syntax)
+    return own
 
 
 def _first_byte(sock: socket.socket, seconds: float) -> int:

@@ -14,7 +14,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import P_DATA_TF
 
 from dicom_secure_node.node.limits import ProtocolFault
-from dicom_secure_node.node.request import check_request
+from dicom_secure_node.node.request import check_request, without_reserved_identities
 from dicom_secure_node.node.transport import BoundedSocket
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class BoundedDUL(WokenDUL):
     def close(self, reason: str) -> None:
         """Take the transport as closed (Evt17), for `reason`."""
         self.assoc.failure = self.assoc.failure or reason
+        self.assoc.is_lost = True
         self.event_queue.put("Evt17")
         self.release_waiting()
 
@@ -163,7 +164,8 @@ class BoundedDUL(WokenDUL):
             self.close("closed in the middle of a PDU")
         elif pdu_type == _A_ASSOCIATE_RQ:
             check_request(body)
-            self._decode_and_queue(bytes(header) + bytes(body))
+            request, self.assoc.reserved_identities = without_reserved_identities(body)
+            self._decode_and_queue(header[:2] + struct.pack(">L", len(request)) + request)
             self.is_open = True
         elif pdu_type == _P_DATA_TF and self._reads_directly:
             self._split(body)
