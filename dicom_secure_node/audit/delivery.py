@@ -122,7 +122,8 @@ class Sender:
         self._link: Link | None = None
         self._connected = self._closed_in_order = False
         self._careful = 0  # messages still to be sent one by one
-        self._twice = 0  # what is before it and sent again has been sent twice
+        self._first = 0  # of this connection
+        self._sent_before = 0  # all before it were sent on earlier connections
         self._sent = self._dropped = self._oversized = 0
         self._last_error = ""
 
@@ -209,6 +210,7 @@ class Sender:
     def _deliver(self, link: Link) -> None:
         """Send what is there and what comes, until asked to stop."""
         self._octets, self._acknowledged = 0, self._place.next_sequence
+        self._first = self._place.next_sequence
         while not (self._stopping.is_set() and time.monotonic() >= self._until):
             self._note_acknowledged(link)
             self._skip_what_is_too_much(link)
@@ -282,10 +284,8 @@ class Sender:
         self._closed_in_order = in_order
         if self._connected:
             place = self._uncertain(in_order=in_order)
-            # A repository that closes after every few messages must not get the same ones for
-            # ever: what was sent twice and closed upon in order has arrived.
             self._careful = _CAREFUL
-            self._twice = self._place.next_sequence
+            self._sent_before = max(self._sent_before, self._place.next_sequence)
             self._recent.clear()
             self._place.seek(place)
 
@@ -297,7 +297,10 @@ class Sender:
         since = time.monotonic() - self._repository.resend_seconds
         young = next((batch.first for batch in self._recent if batch.when >= since), place)
         if in_order and self._acknowledged >= place:
-            return max(young, min(self._twice, place))
+            # A repository that closes after every few messages must not get the same ones for
+            # ever: the first of a connection it closed in order has arrived, the second time.
+            again = self._first < min(self._sent_before, place)
+            return max(young, self._first + 1) if again else young
         # TCP's word is not the repository's: what it acknowledged last may not have been read.
         unread = self._acknowledged - self._repository.window
         return min(young, max(unread, self._recent[0].first))
