@@ -18,14 +18,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import _RSP_TO_MESSAGE
 from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
 from dicom_secure_node.errors import OperationRefused, Refused
@@ -48,6 +50,8 @@ class SecureAssociation(Association):
     ----------
     failure : str
         Why the connection ended, where it did not end in order; empty otherwise.
+    bell : Event
+        Rings when there is something for the reactor to do.
     reserved_identities : int
         User identities in the request of a type that PS3.7 reserves.
     is_lost : bool
@@ -66,9 +70,10 @@ class SecureAssociation(Association):
         self.failure = ""
         self.is_lost = False
         self.reserved_identities = 0
+        self.bell = threading.Event()
         self.request_deadline = time.monotonic() + limits.request_seconds
         self.inbound: dict[tuple[int, int], InboundStore] = {}
-        self.busy = threading.Event()
+        self._at_work: set[int] = set()  # threads that serve a request
         self.dul = BoundedDUL(self)
         self.dimse = BoundedDIMSE(self)
         # The timers live in the DUL provider that has just been replaced.
@@ -86,7 +91,7 @@ class SecureAssociation(Association):
     @property
     def in_progress(self) -> bool:
         """Return True while a request is being received or served."""
-        return self.busy.is_set() or bool(self.inbound)
+        return bool(self._at_work) or bool(self.inbound)
 
     @property
     def bounded_socket(self) -> Any:
@@ -111,6 +116,19 @@ class SecureAssociation(Association):
         self.dul.event_queue.put("Evt19")
         cast(BoundedDUL, self.dul).release_waiting()
 
+    def accepted(self, context_id: int) -> PresentationContext:
+        """Return the presentation context with this ID.
+
+        Raises
+        ------
+        ProtocolFault
+            It was not accepted.
+        """
+        try:
+            return self._accepted_cx[context_id]
+        except KeyError:
+            raise ProtocolFault(f"presentation context {context_id} was not accepted") from None
+
     def begin_store(self, message: C_STORE_RQ) -> InboundStore:
         """Open a C-STORE whose command has just been read.
 
@@ -122,11 +140,9 @@ class SecureAssociation(Association):
         command = message.command_set
         context_id = cast(int, message.context_id)
         key = (context_id, int(command.get("MessageID", 0) or 0))
-        if context_id not in self._accepted_cx:
-            raise ProtocolFault(f"presentation context {context_id} was not accepted")
+        context = self.accepted(context_id)
         if key in self.inbound or len(self.inbound) >= self.limits.outstanding:
             raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
-        context = self._accepted_cx[context_id]
         limit = self.limits.instance_length
         if self.host.tees:
             limit = min(limit, self.limits.memory_length)
@@ -144,44 +160,46 @@ class SecureAssociation(Association):
         if cast("SecureServer", self._server).draining:
             inbound.refuse(OperationRefused("the node is stopping", status=0xA700))
         else:
-            self.host.store_started(inbound, message)
+            self.host.store_started(inbound, message, str(context.abstract_syntax))
         return inbound
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Let a request through the gates, then let pynetdicom serve it."""
-        self.busy.set()
+        if isinstance(msg, C_CANCEL):
+            return  # pynetdicom keeps ten; one more has nothing left to cancel
+        # pynetdicom serves each N-EVENT-REPORT in a thread of its own, however many come.
+        me = threading.get_ident()
+        self._at_work.add(me)
         try:
+            if len(self._at_work) > self.limits.outstanding:
+                raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
             if not msg.is_valid_request and msg.MessageIDBeingRespondedTo is None:
                 # pynetdicom would leave it unanswered, and the peer waiting.
                 raise ProtocolFault(f"{msg.msg_type} without a mandatory field (PS3.7 9.1, 10.1)")
             refusal = self.host.operation(self, msg, context_id)
             if refusal is not None:
                 self._answer(msg, context_id, refusal)
-            elif self._is_private_store(msg):
-                self._serve_private_store(msg, context_id)
+            elif isinstance(msg, C_STORE) and msg.is_valid_request:
+                self._serve_store(msg, context_id)
             else:
                 super()._serve_request(msg, context_id)
-        except ProtocolFault as exc:
+        except Exception as exc:
             self.fail(exc)
             cast(BoundedDUL, self.dul).wake()
         finally:
-            self.busy.clear()
+            self._at_work.discard(me)
 
-    @staticmethod
-    def _is_private_store(msg: Any) -> bool:
-        """Return True for a C-STORE of a SOP class that pynetdicom has no service for."""
-        if not isinstance(msg, C_STORE) or not msg.is_valid_request:
-            return False
-        return uid_to_service_class(str(msg.AffectedSOPClassUID)) is ServiceClass
+    def _serve_store(self, msg: C_STORE, context_id: int) -> None:
+        """Serve a C-STORE as storage, whatever its SOP class: the gates have seen a C-STORE.
 
-    def _serve_private_store(self, msg: C_STORE, context_id: int) -> None:
-        """Serve it as storage; pynetdicom would abort, or want its registry changed."""
+        pynetdicom would pick the service by the SOP class, and has none for private ones.
+        """
+        service = uid_to_service_class(str(msg.AffectedSOPClassUID))
+        if not issubclass(service, StorageServiceClass):
+            service = StorageServiceClass
         self._is_paused = True
         try:
-            StorageServiceClass(self).SCP(msg, self._accepted_cx[context_id])
-        except Exception:
-            logger.exception("association %s: C-STORE failed", self.connection.id[:8])
-            self.abort()
+            service(self).SCP(msg, self._accepted_cx[context_id])
         finally:
             self._is_paused = False
 
@@ -203,15 +221,21 @@ class SecureAssociation(Association):
 
     def run_reactor(self) -> None:
         """Run the association to its end and tell the host, whatever happened."""
-        try:
-            super().run_reactor()
-        finally:
-            self.dul.kill_dul()
-            self.bounded_socket._shutdown_socket()
-            self.dul.join(timeout=self.limits.pdu_seconds)
-            self.bounded_socket.close_wake()
-            for inbound in self.inbound.values():
-                self.host.store_broke_off(inbound)
-            self.host.closed(self)
+        with ExitStack() as ends:  # from the last to the first, whatever one of them raises
             if self._server is not None:
-                cast("SecureServer", self._server).association_ended(self)
+                ends.callback(cast("SecureServer", self._server).association_ended, self)
+            ends.callback(self.host.closed, self)
+            ends.callback(self._break_off_stores)
+            ends.callback(self.bounded_socket.close_wake)
+            ends.callback(self._end_transport)
+            super().run_reactor()
+
+    def _end_transport(self) -> None:
+        self.dul.kill_dul()
+        self.bounded_socket._shutdown_socket()
+        if self.dul.is_alive():
+            self.dul.join(timeout=self.limits.pdu_seconds)
+
+    def _break_off_stores(self) -> None:
+        for inbound in list(self.inbound.values()):
+            self.host.store_broke_off(inbound)

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
+from pynetdicom.status import code_to_category
 
 from dicom_secure_node.errors import (
     AssociationRefused,
@@ -46,6 +48,7 @@ from dicom_secure_node.node.context import (
 )
 from dicom_secure_node.node.messages import InboundStore
 from dicom_secure_node.node.plugin import Plugin, check_hooks
+from dicom_secure_node.node.service import check_fit
 
 if TYPE_CHECKING:
     from dicom_secure_node.tls.facts import TLSFacts
@@ -146,7 +149,7 @@ class PluginHost:
         A service that is away is no lasting no: the peer is told to try again.
         """
         if isinstance(exc, kind):
-            return exc
+            return _failing(exc)
         if isinstance(exc, Refused):
             return kind(exc.reason)
         if isinstance(exc, ServiceUnavailable):
@@ -190,9 +193,7 @@ class PluginHost:
             # pynetdicom accepts when this handler raises, so refuse here. kill() waits for
             # the RJ to leave; without it the peer sees an abort.
             refusal = self.as_refusal(exc, AssociationRefused)
-            assoc.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
-            assoc.is_rejected = True
-            assoc.kill()
+            _reject(assoc, refusal)
             self._refused(assoc, refusal)
             evt.trigger(assoc, evt.EVT_REJECTED, {})  # pynetdicom does not tell the application
 
@@ -285,6 +286,7 @@ class PluginHost:
         service = type(message).__name__.replace("_", "-")
         if service == "C-STORE" or not message.is_valid_request:
             return None
+        context = assoc.accepted(context_id)
         sop_class = _first(message, "AffectedSOPClassUID", "RequestedSOPClassUID")
         operation = OperationContext(
             self._contexts[assoc],
@@ -295,6 +297,7 @@ class PluginHost:
             *_identifier(assoc, message, context_id),
         )
         try:
+            check_fit(service, sop_class, str(context.abstract_syntax))
             self._gates("on_operation", operation.association, operation)
         except Exception as exc:
             refusal = self.as_refusal(exc, OperationRefused)
@@ -323,10 +326,13 @@ class PluginHost:
             self._contexts[assoc], sop_class, sop_instance, transfer_syntax, message_id
         )
 
-    def store_started(self, inbound: InboundStore, message: C_STORE_RQ) -> None:
+    def store_started(
+        self, inbound: InboundStore, message: C_STORE_RQ, abstract_syntax: str
+    ) -> None:
         """Run the gates that decide by the command alone, and open the body."""
         store = inbound.context
         try:
+            check_fit("C-STORE", store.sop_class, abstract_syntax)
             self._gates("on_operation", store.association, store.as_operation())
             for plugin in self.plugins:
                 sink = self._gate(plugin, "on_store_started", store.association, store)
@@ -340,7 +346,7 @@ class PluginHost:
         assoc = cast(SecureAssociation, event.assoc)
         # Before the answer leaves: the message ID is free for the peer's next request then.
         key = (event.context.context_id, int(cast(Any, event.request).MessageID))
-        inbound = assoc.inbound.pop(key, None)
+        inbound = assoc.inbound.pop(key, None) if isinstance(event.request, C_STORE) else None
         if inbound is None:  # a C-STORE-RQ that announced no data set
             return 0xC000
         store, refusal = inbound.context, inbound.refusal
@@ -369,6 +375,26 @@ class PluginHost:
         refusal = inbound.refusal or StoreRefused("the association ended in the middle")
         logger.warning("%r: C-STORE refused: %s", inbound.context.association, refusal.reason)
         self._end("on_store_ended", inbound.context, refusal)
+
+
+def _failing(refusal: R) -> R:
+    """Return `refusal`; a status of success or warning would say that it is none."""
+    status = getattr(refusal, "status", None)
+    if status is not None and code_to_category(status) in ("Success", "Warning", "Pending"):
+        logger.error("%r has the status 0x%04X, which is no failure", refusal, status)
+        setattr(refusal, "status", 0x0110)  # noqa: B010 - R does not promise one
+    return refusal
+
+
+def _reject(assoc: SecureAssociation, refusal: AssociationRefused) -> None:
+    """Send the A-ASSOCIATE-RJ; nothing but that may come of a refusal."""
+    try:
+        assoc.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
+    except ValueError:  # a plug-in's codes, and not those of PS3.8 Table 9-21
+        logger.error("%r has codes that are none", refusal)
+        assoc.acse.send_reject(1, 1, 1)
+    assoc.is_rejected = True
+    assoc.kill()
 
 
 def _application_refusal(status: int | Dataset) -> StoreRefused | None:

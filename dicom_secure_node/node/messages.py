@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
@@ -15,6 +17,22 @@ from dicom_secure_node.node.limits import ProtocolFault
 if TYPE_CHECKING:
     from dicom_secure_node.node.association import SecureAssociation
     from dicom_secure_node.node.host import PluginHost
+
+
+_NAP = 0.1  # seconds: how late the reactor may notice that it is to stop
+
+
+class RingingQueue(queue.Queue[Any]):
+    """A queue that rings a bell for whoever waits for more than one."""
+
+    def __init__(self, bell: threading.Event) -> None:
+        super().__init__()
+        self._bell = bell
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put `item` and ring."""
+        super().put(item, block, timeout)
+        self._bell.set()
 
 
 class InboundStore:
@@ -64,10 +82,22 @@ class BoundedDIMSE(DIMSEServiceProvider):
 
     def __init__(self, assoc: SecureAssociation) -> None:
         super().__init__(assoc)
+        self.msg_queue = RingingQueue(assoc.bell)
         self._inbound: InboundStore | None = None
         self._context_id = 0
         self._command_done = False
         self._length = 0
+
+    def get_msg(self, block: bool = False) -> Any:
+        """Return the next message.
+
+        The association's reactor asks without `block`, a thousand times a second. It has
+        nothing to do until a message or a primitive is there, so it may as well wait.
+        """
+        if not block and self.msg_queue.empty() and self.dul.to_user_queue.empty():
+            self.assoc.bell.wait(_NAP)
+            self.assoc.bell.clear()
+        return super().get_msg(block)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take a P-DATA primitive as pynetdicom's state machine hands it over."""

@@ -16,6 +16,7 @@ from dicom_secure_node.node.limits import ProtocolFault
 _FIXED = 68  # bytes before the variable items: version, AE titles, reserved
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
 _USER_IDENTITY = 0x58
+_MAX_CONTEXTS = 128  # the odd numbers below 256
 
 
 def check_request(body: memoryview) -> None:
@@ -44,6 +45,11 @@ def check_request(body: memoryview) -> None:
     ):
         if seen[kind] != 1:
             raise ProtocolFault(f"A-ASSOCIATE-RQ with {seen[kind]} {name} items (PS3.8 9.3.2)")
+    if seen[_PRESENTATION_CONTEXT] > _MAX_CONTEXTS:
+        raise ProtocolFault(
+            f"A-ASSOCIATE-RQ with {seen[_PRESENTATION_CONTEXT]} presentation contexts, at most "
+            f"{_MAX_CONTEXTS} have an ID (PS3.8 9.3.2.2)"
+        )
     if not seen[_PRESENTATION_CONTEXT]:
         raise ProtocolFault("A-ASSOCIATE-RQ without presentation contexts (PS3.8 9.3.2)")
 

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any, Protocol, cast
 
 from pynetdicom import evt
@@ -64,7 +65,10 @@ class Listener:
 
 
 class Slots:
-    """Counts open connections, in all and from each address."""
+    """Counts open connections, in all and from each address.
+
+    An IPv6 host has a network of 64 bits of addresses to itself, so that counts as one.
+    """
 
     def __init__(self, total: int, per_address: int) -> None:
         self._total = total
@@ -74,6 +78,7 @@ class Slots:
 
     def take(self, address: str) -> str:
         """Take a slot for `address`; return why there is none, or an empty string."""
+        address = _host(address)
         with self._lock:
             if self._open.total() >= self._total:
                 return f"{self._total} connections are open"
@@ -84,6 +89,7 @@ class Slots:
 
     def give_back(self, address: str) -> None:
         """Give a slot of `address` back."""
+        address = _host(address)
         with self._lock:
             self._open[address] -= 1
             if self._open[address] <= 0:
@@ -92,6 +98,13 @@ class Slots:
     def __len__(self) -> int:
         with self._lock:
             return self._open.total()
+
+
+def _host(address: str) -> str:
+    """Return what one peer cannot change of its address."""
+    if ":" not in address or address.startswith("fe80:"):
+        return address  # a link-local peer has to be on our own link
+    return str(ip_network((address.partition("%")[0], 64), strict=False))
 
 
 class _ConnectionHandler(RequestHandler):
@@ -194,6 +207,8 @@ class SecureServer(ThreadedAssociationServer):
         try:
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock = self._secure(request)
+            if self.draining:  # meanwhile
+                raise HandshakeRefused("limit reached", "the node is stopping")
             self._connections[sock] = connection
             self.finish_request(sock, client_address)
         except Exception as exc:

@@ -53,6 +53,11 @@ class BoundedSocket(AssociationSocket):
             if descriptor >= 0:
                 os.close(descriptor)
 
+    def __del__(self) -> None:
+        """Give it back also where no association came about."""
+        if hasattr(self, "_wake"):
+            self.close_wake()
+
     @property
     def ready(self) -> bool:
         """Return True as soon as there is data to read, False when woken or after a moment."""

@@ -14,6 +14,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu import P_DATA_TF
 
 from dicom_secure_node.node.limits import ProtocolFault
+from dicom_secure_node.node.messages import RingingQueue
 from dicom_secure_node.node.request import check_request, without_reserved_identities
 from dicom_secure_node.node.transport import BoundedSocket
 
@@ -113,6 +114,7 @@ class BoundedDUL(WokenDUL):
 
     def __init__(self, assoc: SecureAssociation) -> None:
         super().__init__(assoc)
+        self.to_user_queue = RingingQueue(assoc.bell)
         self.is_open = False  # an A-ASSOCIATE-RQ has been read
         self._buffer = bytearray()
 

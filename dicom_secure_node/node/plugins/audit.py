@@ -21,6 +21,7 @@ from dicom_secure_node.archive.keys import Keys, read_head
 from dicom_secure_node.audit import messages
 from dicom_secure_node.audit.limiter import AlertLimiter
 from dicom_secure_node.audit.messages import AuditMessage, Participant
+from dicom_secure_node.audit.model import LIST_LIMIT
 from dicom_secure_node.audit.text import UNKNOWN
 from dicom_secure_node.elements.syntax import encoding_of
 from dicom_secure_node.errors import (
@@ -273,7 +274,7 @@ class AuditPlugin(Plugin):
         transfer = transfers.by_study[keys.study]
         held = stored is not None and stored.outcome == "same"
         (transfer.held if held else transfer.created)[store.sop_class] += 1
-        if keys.accession:
+        if keys.accession and len(transfer.accessions) < LIST_LIMIT:  # what a message names
             transfer.accessions.add(keys.accession)
 
     def on_association_closed(self, association: AssociationContext, how: str) -> None:
