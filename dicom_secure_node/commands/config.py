@@ -94,7 +94,7 @@ def _check(path: Path, config: NodeConfig, json: bool) -> int:
         try:
             building.check(config)
         except ConfigurationError as exc:
-            problems.append((exc.where or "", str(exc)))
+            problems.append((exc.where or "", str(exc).removeprefix(f"{exc.where}: ")))
     if json:
         shown = [{"key": key, "problem": problem} for key, problem in problems]
         emit_json({"path": path, "valid": not problems, "problems": shown})

@@ -186,8 +186,15 @@ def _show_how_to_send(home: Path, profile: str, port: int) -> None:
         dcmtk += ["+cf", str(pki / "ca.crt")]
     sys.stdout.write(
         "To try it:\n"
-        f"  dicom-secure-node echo 127.0.0.1 {port} {ours}\n"
-        f"  dicom-secure-node send 127.0.0.1 {port} {ours} FILE.dcm\n"
+        f"  {_program()} echo 127.0.0.1 {port} {ours}\n"
+        f"  {_program()} send 127.0.0.1 {port} {ours} FILE.dcm\n"
         f"  /usr/bin/storescu {shlex.join([*dcmtk, '127.0.0.1', str(port)])} FILE.dcm\n"
     )
     sys.stdout.flush()
+
+
+def _program() -> str:
+    """Return how this program was started, to be typed again."""
+    if Path(sys.argv[0]).name == commands.PROGRAM:
+        return shlex.quote(sys.argv[0])
+    return f"{shlex.quote(sys.executable)} -m dicom_secure_node"

@@ -83,7 +83,8 @@ SECTIONS = (
     Section(
         "A.5", "Audit Trail Message Format Profile", "current", "partly",
         "The node writes Application Activity, Begin Transferring DICOM Instances, DICOM "
-        "Instances Transferred, Security Alert and User Authentication. `audit validate` judges "
+        "Instances Transferred, DICOM Instances Accessed, Security Alert and User "
+        "Authentication. `audit validate` judges "
         "all fifteen messages. There is no receiver.",
     ),
     Section(

@@ -118,13 +118,14 @@ class AuditPlugin(Plugin):
     def sum_up(self, *, everything: bool = False) -> None:
         """Emit the sums of alerts whose time is over; called now and then."""
         for summary in self._limiter.due(everything=everything):
-            kind, address, description = summary.key
+            event, address, description = summary.key
+            kind, _, outcome = event.partition("/")
             counted = f"{summary.count} more since {summary.since:%H:%M:%S} UTC"
             self._emit_alert(
                 codes.Code(kind, codes.meanings()[kind]),
                 f"{description} ({counted})",
                 address,
-                messages.SERIOUS_FAILURE,
+                int(outcome or messages.SERIOUS_FAILURE),
             )
 
     def describe(self) -> str:
@@ -380,7 +381,7 @@ class AuditPlugin(Plugin):
         address: str,
         outcome: int = messages.SERIOUS_FAILURE,
     ) -> None:
-        if self._limiter.admit((kind.value, address, description)):
+        if self._limiter.admit((f"{kind.value}/{outcome}", address, description)):
             self._emit_alert(kind, description, address, outcome)
 
     def _emit_alert(self, kind: codes.Code, description: str, address: str, outcome: int) -> None:
