@@ -228,7 +228,11 @@ class SecureAssociation(Association):
             ends.callback(self._break_off_stores)
             ends.callback(self.bounded_socket.close_wake)
             ends.callback(self._end_transport)
-            super().run_reactor()
+            try:
+                super().run_reactor()
+            except Exception as exc:  # ours, or of pynetdicom over what the peer sent
+                logger.error("association %s ended", self.connection.id[:8], exc_info=exc)
+                self.failure = self.failure or f"internal error ({type(exc).__name__})"
 
     def _end_transport(self) -> None:
         self.dul.kill_dul()

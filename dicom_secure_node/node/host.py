@@ -179,6 +179,7 @@ class PluginHost:
         try:
             context = self._open(assoc)
             if context.tls is not None and context.tls.observed is not None:
+                logger.warning("%r would be refused: %s", context, context.tls.observed.reason)
                 self._end("on_observed", context, context.tls.observed)
             context.claim = _claim(assoc)
             self._gates("on_association_requested", context, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from pynetdicom.pdu_primitives import P_DATA
 from dicom_secure_node.errors import OperationRefused, Refused
 from dicom_secure_node.node.context import StoreContext
 from dicom_secure_node.node.limits import ProtocolFault
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from dicom_secure_node.node.association import SecureAssociation
@@ -70,9 +73,12 @@ class InboundStore:
         self.abandon()
 
     def abandon(self) -> None:
-        """Let the bytes go."""
-        if self.context.body is not None:
-            self.context.body.abandon()
+        """Let the bytes go; that this failed changes nothing for the peer."""
+        try:
+            if self.context.body is not None:
+                self.context.body.abandon()
+        except Exception:
+            logger.exception("%r: bytes could not be let go", self.context.association)
 
 
 class BoundedDIMSE(DIMSEServiceProvider):

@@ -15,7 +15,7 @@ from dicom_secure_node.node.limits import ProtocolFault
 
 _FIXED = 68  # bytes before the variable items: version, AE titles, reserved
 _APPLICATION_CONTEXT, _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
-_USER_IDENTITY = 0x58
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _USER_IDENTITY = 0x30, 0x40, 0x58
 _MAX_CONTEXTS = 128  # the odd numbers below 256
 
 
@@ -33,8 +33,7 @@ def check_request(body: memoryview) -> None:
     for kind, content in _items(body[_FIXED:], "A-ASSOCIATE-RQ"):
         seen[kind] += 1
         if kind == _PRESENTATION_CONTEXT:
-            for _ in _items(content[4:], "presentation context"):
-                pass
+            _check_context(content)
         elif kind == _USER_INFORMATION:
             for sub_kind, sub_content in _items(content, "user information"):
                 if sub_kind == _USER_IDENTITY:
@@ -91,6 +90,16 @@ def _items(data: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
             raise ProtocolFault(f"{where}: item 0x{kind:02X} overruns it (PS3.8 9.3.2)")
         yield kind, data[position + 4 : end]
         position = end
+
+
+def _check_context(content: memoryview) -> None:
+    """Check what a presentation context names (PS3.8 Table 9-13)."""
+    kinds = Counter(kind for kind, _ in _items(content[4:], "presentation context"))
+    if kinds[_ABSTRACT_SYNTAX] != 1 or not kinds[_TRANSFER_SYNTAX]:
+        raise ProtocolFault(
+            f"presentation context with {kinds[_ABSTRACT_SYNTAX]} abstract and "
+            f"{kinds[_TRANSFER_SYNTAX]} transfer syntaxes (PS3.8 9.3.2.2)"
+        )
 
 
 def _check_identity(content: memoryview) -> None:

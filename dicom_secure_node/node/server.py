@@ -21,6 +21,8 @@ from ipaddress import ip_network
 from typing import Any, Protocol, cast
 
 from pynetdicom import evt
+from pynetdicom._handlers import standard_pdu_recv_handler
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
@@ -171,6 +173,8 @@ class SecureServer(ThreadedAssociationServer):
                 self.bind(event, evt.get_default_handler(event))
         else:
             super()._bind_defaults()
+            self.unbind(evt.EVT_PDU_RECV, standard_pdu_recv_handler)
+            self.bind(evt.EVT_PDU_RECV, _show_pdu)
 
     def service_actions(self) -> None:
         """Leave garbage to the collector; pynetdicom collects all of it now and then, here."""
@@ -305,6 +309,15 @@ class SecureServer(ThreadedAssociationServer):
         for assoc in waiting:
             assoc.join(timeout=1.0)
         return len(waiting)
+
+
+def _show_pdu(event: evt.Event) -> None:
+    """Format a PDU for the debug log, as pynetdicom does, but no passcode or ticket."""
+    pdu = cast(Any, event).pdu
+    if isinstance(pdu, A_ASSOCIATE_RQ) and cast(Any, pdu.user_information).user_identity:
+        logger.debug("an A-ASSOCIATE-RQ with a user identity, which is not shown")
+    else:
+        standard_pdu_recv_handler(event)
 
 
 def _own(context: PresentationContext) -> PresentationContext:

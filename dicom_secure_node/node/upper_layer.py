@@ -143,7 +143,7 @@ class BoundedDUL(WokenDUL):
     def release_waiting(self) -> None:
         """Let the association stop waiting for a request that will not come."""
         if not self.is_open:
-            self.to_user_queue.put(None)  # type: ignore[arg-type]
+            self.to_user_queue.put(None)
 
     def _read_bounded(self, limit: int) -> None:
         sock = self.assoc.bounded_socket
