@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,8 @@ def _log_to_stderr(verbose: bool) -> None:
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
+    # Python remembers each text it has warned with, and a peer chooses the texts.
+    warnings.filterwarnings("ignore", module="pydicom")
     # The node reports refusals itself, with their reasons; these repeat what peers send.
     for name in ("pynetdicom", "pydicom", "py.warnings"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)

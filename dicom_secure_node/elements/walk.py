@@ -31,7 +31,7 @@ SEQUENCE_DELIMITER = 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
 
 MAX_DEPTH = 128
-MAX_ELEMENTS = 5_000_000
+MAX_ELEMENTS = 2_000_000
 MAX_VALUE = 1 << 16  # bytes; what a UID, name or identifier never exceeds
 
 # PS3.5 7.1.2: these have a 16-bit length, all others two reserved bytes and a 32-bit length.
@@ -174,7 +174,9 @@ def find(
             raise _too_many(tag, offset, MAX_ELEMENTS)
         if length == UNDEFINED:
             inside = _without_length(tag, vr, offset, top)
-            for position in _walk(buffer, value, [inside], MAX_DEPTH, MAX_ELEMENTS):
+            left = MAX_ELEMENTS - count
+            for position in _walk(buffer, value, [inside], MAX_DEPTH, left):
+                count += 1
                 offset = position.value  # of the delimiter at last, which has no value
             continue
         if tag in tags:

@@ -44,7 +44,7 @@ class Limits:
     pdu_length: int = 262_144
     request_length: int = 262_144
     command_length: int = 65_536
-    identifier_length: int = 16_777_216
+    identifier_length: int = 4_194_304
     instance_length: int = 8_589_934_592
     memory_length: int = 1_073_741_824
     outstanding: int = 16

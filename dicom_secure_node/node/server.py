@@ -8,12 +8,12 @@ loop: one silent peer keeps everybody else out.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -66,40 +66,78 @@ class Listener:
     limits: Limits = field(default_factory=Limits)
 
 
+@dataclass
+class _Open:
+    """One open connection."""
+
+    host: str
+    sock: socket.socket
+
+
 class Slots:
     """Counts open connections, in all and from each address.
 
     An IPv6 host has a network of 64 bits of addresses to itself, so that counts as one.
+
+    Connections without an association yet may fill half of all; one more ends the oldest of
+    them. A peer that means it is through its handshake long before it is the oldest; peers
+    that connect and say nothing cannot keep it out.
     """
 
     def __init__(self, total: int, per_address: int) -> None:
         self._total = total
         self._per_address = per_address
-        self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._open: dict[str, _Open] = {}
+        self._waiting: dict[str, None] = {}  # without an association, the oldest first
 
-    def take(self, address: str) -> str:
-        """Take a slot for `address`; return why there is none, or an empty string."""
-        address = _host(address)
+    def take(self, connection: Connection, sock: socket.socket) -> str:
+        """Take a slot; return why there is none, or an empty string."""
+        host = _host(connection.address)
         with self._lock:
-            if self._open.total() >= self._total:
-                return f"{self._total} connections are open"
-            if self._open[address] >= self._per_address:
+            if sum(1 for one in self._open.values() if one.host == host) >= self._per_address:
                 return f"{self._per_address} connections are open from this address"
-            self._open[address] += 1
+            if len(self._waiting) >= max(1, self._total // 2):
+                self._end_oldest()
+            elif len(self._open) >= self._total:
+                return f"{self._total} connections are open"
+            self._open[connection.id] = _Open(host, sock)
+            self._waiting[connection.id] = None
             return ""
 
-    def give_back(self, address: str) -> None:
-        """Give a slot of `address` back."""
-        address = _host(address)
+    def _end_oldest(self) -> None:
+        oldest = next(iter(self._waiting))
+        logger.warning("too many connections without an association: the oldest is ended")
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            # Not by way of TLS, which a thread of its own is busy with.
+            socket.socket.shutdown(self._open[oldest].sock, socket.SHUT_RDWR)
+        self._forget(oldest)
+
+    def secured(self, connection: Connection, sock: socket.socket) -> None:
+        """Note the socket that stands for a connection from now on."""
         with self._lock:
-            self._open[address] -= 1
-            if self._open[address] <= 0:
-                del self._open[address]
+            if connection.id in self._open:
+                self._open[connection.id].sock = sock
+
+    def associated(self, connection: Connection) -> None:
+        """Note that a connection has an association now."""
+        with self._lock:
+            self._waiting.pop(connection.id, None)
+
+    def give_back(self, connection: Connection) -> bool:
+        """Give a slot back; return False when it had been taken away."""
+        with self._lock:
+            held = connection.id in self._open
+            self._forget(connection.id)
+            return held
+
+    def _forget(self, connection_id: str) -> None:
+        self._open.pop(connection_id, None)
+        self._waiting.pop(connection_id, None)
 
     def __len__(self) -> int:
         with self._lock:
-            return self._open.total()
+            return len(self._open)
 
 
 def _host(address: str) -> str:
@@ -202,7 +240,7 @@ class SecureServer(ThreadedAssociationServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Take a connection from its first byte to its association, in its own thread."""
         connection = self._describe(request, client_address)
-        why = "the node is stopping" if self.draining else self._slots.take(connection.address)
+        why = "the node is stopping" if self.draining else self._slots.take(connection, request)
         if why:
             request.close()
             self.host.handshake_failed(connection, HandshakeRefused("limit reached", why))
@@ -210,7 +248,7 @@ class SecureServer(ThreadedAssociationServer):
         sock = request
         try:
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock = self._secure(request)
+            sock = self._secure(request, connection)
             if self.draining:  # meanwhile
                 raise HandshakeRefused("limit reached", "the node is stopping")
             self._connections[sock] = connection
@@ -218,11 +256,17 @@ class SecureServer(ThreadedAssociationServer):
         except Exception as exc:
             self._connections.pop(sock, None)
             sock.close()
-            self._slots.give_back(connection.address)
-            if not isinstance(exc, HandshakeRefused):
-                logger.error("%s: connection dropped", self.listener.name, exc_info=exc)
-                exc = HandshakeRefused("tls failure", type(exc).__name__)
-            self.host.handshake_failed(connection, exc)
+            held = self._slots.give_back(connection)
+            self.host.handshake_failed(connection, self._why(exc, held))
+
+    def _why(self, exc: Exception, held: bool) -> HandshakeRefused:
+        """Return why a connection came to nothing; `held`: its slot was still its own."""
+        if not held:
+            return HandshakeRefused("limit reached", "too many connections without an association")
+        if isinstance(exc, HandshakeRefused):
+            return exc
+        logger.error("%s: connection dropped", self.listener.name, exc_info=exc)
+        return HandshakeRefused("tls failure", type(exc).__name__)
 
     # -- our own ---------------------------------------------------------------------------
 
@@ -240,11 +284,12 @@ class SecureServer(ThreadedAssociationServer):
             observe=self.listener.observe,
         )
 
-    def _secure(self, sock: socket.socket) -> socket.socket:
+    def _secure(self, sock: socket.socket, connection: Connection) -> socket.socket:
         """Shake hands, or make sure that a plain peer is one (PS3.15 Annex B)."""
         limits = self.listener.limits
         if self.listener.context is not None:
             wrapped = self.listener.context().wrap_socket(sock, server_side=True)
+            self._slots.secured(connection, wrapped)
             try:
                 wrapped.handshake(limits.handshake_seconds)
             except BaseException:
@@ -273,9 +318,13 @@ class SecureServer(ThreadedAssociationServer):
         """Return the associations that are running, for pynetdicom."""
         return list(self.associations())
 
+    def association_accepted(self, assoc: SecureAssociation) -> None:
+        """Let the association's connection count as one that means it."""
+        self._slots.associated(assoc.connection)
+
     def association_ended(self, assoc: SecureAssociation) -> None:
         """Give the association's slot back."""
-        self._slots.give_back(assoc.connection.address)
+        self._slots.give_back(assoc.connection)
 
     def stop(self, seconds: float) -> int:
         """Stop listening, let running requests finish, end the rest.

@@ -6,8 +6,10 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from dicom_secure_node.errors import (
     ConfigurationError,
@@ -17,7 +19,7 @@ from dicom_secure_node.errors import (
 )
 from dicom_secure_node.identity.claims import Claim, IdentityType, PeerFacts
 from dicom_secure_node.identity.passcodes import PasscodeBackend
-from dicom_secure_node.identity.userfile import add_user, remove_user
+from dicom_secure_node.identity.userfile import add_user, passcode_matches, remove_user
 from tests.parts import wait_until
 
 PEER = PeerFacts(calling_ae="CT1", protected=True)
@@ -92,9 +94,9 @@ class Counted(PasscodeBackend):
         super().__init__(file)
         self.costs: list[str] = []
 
-    def _hashed(self, passcode: bytes, phc: str) -> bool:
+    def _hashed(self, passcode: bytes, phc: str, address: str) -> bool:
         self.costs.append(phc.split("$")[3])
-        return super()._hashed(passcode, phc)
+        return super()._hashed(passcode, phc, address)
 
 
 @pytest.mark.parametrize("user", ["ada", "eve", "gone"])
@@ -103,21 +105,19 @@ def test_unknown_and_disabled_users_cost_the_same_hash(file: Path, user: str) ->
     with pytest.raises(IdentityRefused):
         backend.verify(claim(user, b"wrong"), PEER)
     backend.close()
-    assert backend.costs == ["m=65536,t=3,p=4"]
+    assert backend.costs == ["m=65536,t=3,p=1"]
 
 
 class Held(PasscodeBackend):
     """A backend whose hashing waits for the test; the work itself is real."""
 
     def __init__(self, file: Path, **limits: float) -> None:
-        super().__init__(file, workers=1, queue=1, **limits)  # type: ignore[arg-type]
-        self.started, self.go = threading.Event(), threading.Event()
-        self._pool.submit(self._hold)
-        assert self.started.wait(20)
+        super().__init__(file, places=2, **limits)  # type: ignore[arg-type]
+        self.go = threading.Event()
 
-    def _hold(self) -> None:
-        self.started.set()
+    def _work(self, *args: Any) -> None:
         self.go.wait(60)
+        super()._work(*args)
 
 
 def test_too_many_at_a_time_is_temporary_congestion(file: Path) -> None:
@@ -146,10 +146,13 @@ def outcome(backend: PasscodeBackend) -> object:
 
 def test_waiting_has_an_end_and_gives_the_place_back(file: Path) -> None:
     backend = Held(file, seconds=0.05)
-    for _ in range(5):
+    for _ in range(2):
         with pytest.raises(LimitReached, match="took too long"):
             backend.verify(claim("ada", b"tiger"), PEER)
+    with pytest.raises(LimitReached, match="too many"):
+        backend.verify(claim("ada", b"tiger"), PEER)
     backend.go.set()
+    wait_until(lambda: not backend._taken, "the places given back")
     backend.close()
 
 
@@ -164,3 +167,40 @@ def test_closed(file: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot read"):
         PasscodeBackend(tmp_path / "users.toml")
+
+
+def test_logins_at_the_same_moment(file: Path) -> None:
+    """OpenSSL's own threads for Argon2 hang for ever when two such hashes overlap."""
+    four_lanes = Argon2id(
+        salt=b"0123456789abcdef", length=32, iterations=1, lanes=4, memory_cost=64
+    ).derive_phc_encoded(b"tiger")
+    results: list[bool] = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.extend(
+                passcode_matches(b"tiger", four_lanes) for _ in range(50)
+            ),
+            daemon=True,
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [True] * 200
+
+
+def test_one_address_cannot_take_all_places(file: Path) -> None:
+    backend = Held(file, each=1, seconds=30)
+    results: list[object] = []
+    first = threading.Thread(target=lambda: results.append(outcome(backend)))
+    first.start()
+    wait_until(lambda: backend._taken.total() == 1, "one place taken")
+    assert outcome(backend) == (2, 3, 1)
+    backend.go.set()
+    elsewhere = PeerFacts(address="10.0.0.2", protected=True)
+    assert backend.verify(claim("ada", b"tiger"), elsewhere).user == "ada"
+    first.join(60)
+    assert results == ["ada"]
+    backend.close()

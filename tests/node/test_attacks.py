@@ -17,6 +17,7 @@ from pynetdicom import evt
 
 from dicom_secure_node.errors import AssociationRefused, OperationRefused, StoreRefused
 from dicom_secure_node.node import server
+from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.plugin import Plugin
 from tests.loopback import (
@@ -412,14 +413,21 @@ def test_the_debug_log_shows_no_passcode(quiet: bool, caplog: pytest.LogCaptureF
 
 
 def test_an_IPv6_host_counts_once_for_all_its_addresses() -> None:
-    slots = server.Slots(total=10, per_address=2)
-    assert slots.take("2001:db8:0:1::1") == ""
-    assert slots.take("2001:db8:0:1:ffff::2") == ""
-    assert "from this address" in slots.take("2001:db8:0:1::3")
-    assert slots.take("2001:db8:0:2::3") == ""
-    slots.give_back("2001:db8:0:1::9")
-    assert slots.take("2001:db8:0:1::3") == ""
-    assert [slots.take(f"fe80::{n}%eth0") for n in range(3)] == ["", "", ""]
+    slots = server.Slots(total=20, per_address=2)
+    with socket.socket() as sock:
+
+        def take(address: str) -> tuple[Connection, str]:
+            connection = Connection("loopback", address, 1)
+            return connection, slots.take(connection, sock)
+
+        first, answer = take("2001:db8:0:1::1")
+        assert answer == ""
+        assert take("2001:db8:0:1:ffff::2")[1] == ""
+        assert "from this address" in take("2001:db8:0:1::3")[1]
+        assert take("2001:db8:0:2::3")[1] == ""
+        assert slots.give_back(first)
+        assert take("2001:db8:0:1::3")[1] == ""
+        assert [take(f"fe80::{n}%eth0")[1] for n in range(3)] == ["", "", ""]
 
 
 def test_PS38_9322_more_contexts_than_there_are_ids() -> None:

@@ -14,6 +14,7 @@ import pytest
 from pynetdicom import evt
 
 from dicom_secure_node.errors import HandshakeRefused
+from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.server import Listener, Slots
 from tests.loopback import (
@@ -185,16 +186,45 @@ def test_500_connections_at_once_do_not_keep_a_peer_out_for_long() -> None:
         assoc.release()
 
 
+def connection_from(address: str) -> tuple[Connection, socket.socket]:
+    return Connection("loopback", address, 1), socket.socket()
+
+
 def test_slots_count_each_address_and_all() -> None:
     slots = Slots(total=3, per_address=2)
-    assert not slots.take("a")
-    assert not slots.take("a")
-    assert "from this address" in slots.take("a")
-    assert not slots.take("b")
-    assert "3 connections" in slots.take("c")
-    slots.give_back("a")
-    assert not slots.take("c")
-    assert len(slots) == 3
+    taken = [connection_from(address) for address in ("a", "a", "a", "b", "c")]
+    try:
+        assert not slots.take(*taken[0])
+        slots.associated(taken[0][0])
+        assert not slots.take(*taken[1])
+        slots.associated(taken[1][0])
+        assert "from this address" in slots.take(*taken[2])
+        assert not slots.take(*taken[3])
+        slots.associated(taken[3][0])
+        assert "3 connections" in slots.take(*taken[4])
+        assert slots.give_back(taken[0][0])
+        assert not slots.take(*taken[4])
+        assert len(slots) == 3
+    finally:
+        for _, sock in taken:
+            sock.close()
+
+
+def test_silent_connections_from_everywhere_keep_nobody_out() -> None:
+    """With a limit for each address alone, a few addresses could fill the node."""
+    limits = Limits(connections=8, connections_per_address=8)
+    recorder = Recorder()
+    with serving([recorder], listener=Listener("crowded", limits=limits)) as node:
+        silent = [socket.create_connection(("127.0.0.1", port_of(node))) for _ in range(8)]
+        try:
+            _, error = recorder.wait_for("on_handshake_failed")
+            assert error.reason == "limit reached: too many connections without an association"
+            assoc = associate(port_of(node))
+            assert assoc.is_established
+            assoc.release()
+        finally:
+            for one in silent:
+                one.close()
 
 
 AFTER = {
