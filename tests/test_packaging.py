@@ -20,7 +20,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dicom_secure_node"
 
 # import name -> distribution, where they differ
-DISTRIBUTIONS = {"OpenSSL": "pyOpenSSL", "service_identity": "service-identity"}
+DISTRIBUTIONS = {
+    "OpenSSL": "pyOpenSSL",
+    "service_identity": "service-identity",
+    "jwt": "PyJWT",
+    "ldap": "python-ldap",
+    "saml2": "pysaml2",
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,10 @@ from pathlib import Path
 from pynetdicom.presentation import PresentationContext
 
 from dicom_secure_node.errors import ConfigurationError, IdentityRefused
+from dicom_secure_node.identity import saml_response
 from dicom_secure_node.identity.claims import Claim, IdentityType
+from dicom_secure_node.identity.jwt_tokens import outgoing_claim
+from dicom_secure_node.identity.kerberos import OutgoingTicket
 from dicom_secure_node.identity.userfile import passcode_line
 from dicom_secure_node.node.requestor import RequestorAssociation
 from dicom_secure_node.node.scu import associate
@@ -58,10 +61,21 @@ def add_peer(parser: argparse.ArgumentParser) -> None:
         help="its first line is the passcode; - reads standard input",
     )
     parser.add_argument(
+        "--kerberos",
+        metavar="PRINCIPAL",
+        nargs="?",
+        const="",
+        help="ticket from the credential cache, for dicom/HOST unless given",
+    )
+    parser.add_argument("--saml", metavar="FILE", help="SAML assertion to send, XML")
+    parser.add_argument("--jwt", metavar="FILE", help="JSON Web Token to send; - reads stdin")
+    parser.add_argument(
         "--ask-response", action="store_true", help="insist that the peer confirms the identity"
     )
     parser.add_argument(
-        "--allow-plain-passcode", action="store_true", help="send the passcode without TLS"
+        "--allow-plain-passcode",
+        action="store_true",
+        help="send passcode, ticket, assertion or token without TLS",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -87,10 +101,34 @@ def opener(args: argparse.Namespace) -> Opener:
         called=args.called,
         tls_context=context,
         server_name=args.server_name,
-        identity=_identity(args),
         allow_plain=args.allow_plain_passcode,
     )
-    return lambda contexts: call(contexts=contexts)
+    if args.kerberos is not None:
+        return lambda contexts: _with_ticket(call, contexts, args)
+    identity = _identity(args)
+    confirm = _confirm_saml(identity) if args.saml and args.ask_response else None
+    return lambda contexts: call(contexts=contexts, identity=identity, confirm=confirm)
+
+
+def _confirm_saml(claim: Claim | None) -> Callable[[bytes | None], None]:
+    """Return what looks at the peer's SAML response before any data flows (PS3.15 B.7)."""
+
+    def confirm(response: bytes | None) -> None:
+        if claim is not None and response is not None:
+            saml_response.check_answer(claim, response)
+
+    return confirm
+
+
+def _with_ticket(
+    call: Callable[..., RequestorAssociation],
+    contexts: Sequence[PresentationContext],
+    args: argparse.Namespace,
+) -> RequestorAssociation:
+    """Associate with a ticket, made for this one association, and see the peer's proof."""
+    principal = args.kerberos or f"dicom/{args.server_name or args.host}"
+    with OutgoingTicket(principal) as ticket:
+        return call(contexts=contexts, identity=ticket.claim, confirm=ticket.confirm)
 
 
 def _port(text: str) -> int:
@@ -120,6 +158,11 @@ def _ask_passphrase() -> bytes:
 
 
 def _identity(args: argparse.Namespace) -> Claim | None:
+    if args.saml:
+        assertion = _contents(args.saml)
+        return saml_response.outgoing_claim(assertion, response_requested=args.ask_response)
+    if args.jwt:
+        return outgoing_claim(_contents(args.jwt), ask_response=args.ask_response)
     if args.user is None:
         if args.passcode_file or args.ask_response:
             raise ConfigurationError("found --passcode-file or --ask-response, wanted --user too")
@@ -136,8 +179,11 @@ def _identity(args: argparse.Namespace) -> Claim | None:
 
 
 def _passcode(file: str) -> bytes:
+    return passcode_line(_contents(file), "standard input" if file == "-" else file)
+
+
+def _contents(file: str) -> bytes:
     try:
-        source = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"cannot read: {exc.strerror}", file) from exc
-    return passcode_line(source, "standard input" if file == "-" else file)

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from dicom_secure_node.config.identity import (
+    Identity,
+    Jwt,
+    Kerberos,
+    Lockout,
+    Passcode,
+    Saml,
+    SamlIssuer,
+)
 from dicom_secure_node.config.reader import load
 from dicom_secure_node.config.tables import (
     PLAIN,
@@ -11,14 +20,13 @@ from dicom_secure_node.config.tables import (
     AuditRepository,
     Certificate,
     CertificateBinding,
-    Identity,
     Limits,
     Listener,
     Node,
     NodeConfig,
-    Passcode,
     Services,
 )
+from dicom_secure_node.identity.ldap_settings import LdapSettings
 
 __all__ = [
     "PLAIN",
@@ -29,6 +37,12 @@ __all__ = [
     "Certificate",
     "CertificateBinding",
     "Identity",
+    "Jwt",
+    "Kerberos",
+    "Lockout",
+    "Saml",
+    "SamlIssuer",
+    "LdapSettings",
     "Limits",
     "Listener",
     "Node",

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dicom_secure_node.config.identity import Location
 from dicom_secure_node.config.tables import NodeConfig
 from dicom_secure_node.errors import ConfigurationError
 
@@ -132,6 +133,8 @@ class _Reader:
         return self._scalar(hint, found, key)
 
     def _scalar(self, hint: type, found: object, key: str) -> object:
+        if hint is Location and isinstance(found, str):
+            return found if "://" in found else str(self._scalar(Path, found, key))
         if hint is Path and isinstance(found, str):
             path = found.removeprefix("sqlite:///")  # the index is a URL in other products' words
             if not path or "://" in path or not path.isprintable():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from dicom_secure_node.config.identity import Identity, TypeName
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessRule
 from dicom_secure_node.identity.certificate_binding import ANYBODY, Binding
@@ -93,6 +94,8 @@ class Limits:
         TCP connections open at once.
     handshake_seconds, request_seconds, idle_seconds : float
         Deadline of the TLS handshake, of the A-ASSOCIATE-RQ, and of silence in between.
+    pdu_seconds : float
+        For one PDU on an association to arrive whole, or to be taken by a peer.
     pdu_length : int
         Maximum PDU length we announce, bytes.
     instance_limit : int
@@ -106,6 +109,7 @@ class Limits:
     handshake_seconds: float = 10.0
     request_seconds: float = 10.0
     idle_seconds: float = 300.0
+    pdu_seconds: float = 60.0
     pdu_length: int = 262_144
     instance_limit: int = 8 * 1024**3
     stop_seconds: float = 30.0
@@ -113,6 +117,7 @@ class Limits:
     def __post_init__(self) -> None:
         _within(self, 1, 100_000, "connections", "connections_per_address")
         _within(self, 0.1, 86_400, "handshake_seconds", "request_seconds", "idle_seconds")
+        _within(self, 0.1, 86_400, "pdu_seconds")
         _within(self, 0, 86_400, "stop_seconds")
         _within(self, 4_096, 16 * 1024**2, "pdu_length")
         _within(self, 1, 2**63 - 1, "instance_limit")
@@ -146,6 +151,8 @@ class Listener:
         ``not-supported``, ``supports`` or ``required`` (PS3.15 B.4 to B.7).
     identity_for : mapping of str to str
         The same for single calling AE titles.
+    identity_types : tuple of str
+        Types taken here in place of those of ``[identity]``.
     mode : str
         ``enforce``, or ``observe``: record what would be refused, and serve it.
     """
@@ -163,6 +170,7 @@ class Listener:
     groups: tuple[str, ...] = ()
     identity: Mode = "supports"
     identity_for: Mapping[str, Mode] = field(default_factory=dict)
+    identity_types: tuple[TypeName, ...] = ()
     mode: Literal["enforce", "observe"] = "enforce"
 
     def __post_init__(self) -> None:
@@ -203,38 +211,6 @@ class Services:
         if self.storage != ("all",):
             _demand_sop_classes("storage", self.storage)
         _demand_sop_classes("private_sop_classes", self.private_sop_classes)
-
-
-@dataclass(frozen=True)
-class Passcode:
-    """``[identity.passcode]``: users whose passcodes we verify ourselves.
-
-    Attributes
-    ----------
-    file : Path
-        Written by ``user add``; need not exist before the first user does.
-    """
-
-    file: Path = Path("users.toml")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """``[identity]``: the types of user identity we take (PS3.7 D.3.3.7).
-
-    Attributes
-    ----------
-    types : tuple of str
-        Those that satisfy ``required``. ``username`` is a name nobody proves (B.4).
-    """
-
-    types: tuple[Literal["username", "passcode", "kerberos", "saml", "jwt"], ...] = ("passcode",)
-    passcode: Passcode = Passcode()
-
-    def __post_init__(self) -> None:
-        for name in self.types:
-            wanted = "username or passcode: the others come with a later release"
-            _demand(name in ("username", "passcode"), "types", name, wanted)
 
 
 @dataclass(frozen=True)
@@ -394,7 +370,7 @@ class NodeConfig:
     node: Node = Node()
     limits: Limits = Limits()
     services: Services = Services()
-    identity: Identity = Identity()
+    identity: Identity = field(default_factory=Identity)
     access: Access = Access()
     certificate: Certificate = Certificate()
     archive: Archive = Archive()
@@ -402,6 +378,21 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         _demand(bool(self.listener), "listener", [], "at least one [[listener]]")
+        for plugin, key in self._settings_with_a_gate():
+            wanted = f"{plugin!r} among them: nothing else looks at {key}"
+            _demand(plugin in self.node.plugins, "node", list(self.node.plugins), wanted)
         labels = [listener.label for listener in self.listener if listener.port or listener.name]
         for label in labels:
             _demand(labels.count(label) == 1, "listener", label, "each name and address once")
+
+    def _settings_with_a_gate(self) -> Iterable[tuple[str, str]]:
+        """Yield plug-in and key of each setting that would mean nothing without the plug-in."""
+        if self.access.rule:
+            yield "access", "[[access.rule]]"
+        if self.certificate.binding:
+            yield "certificate", "[[certificate.binding]]"
+        if self.audit.repository:
+            yield "audit", "[[audit.repository]]"
+        for one in self.listener:
+            if "required" in (one.identity, *one.identity_for.values()):
+                yield "identity", 'identity = "required"'

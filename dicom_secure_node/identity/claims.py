@@ -201,7 +201,7 @@ class Identity:
     user: str
     kind: IdentityType
     groups: frozenset[str] = frozenset()
-    attributes: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES)
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES, repr=False)
     how: str = ""
     proven: bool = True
     response: bytes = field(default=b"", repr=False)

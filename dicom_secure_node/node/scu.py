@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
@@ -54,6 +54,7 @@ def associate(
     tls_context: TLSContext | None = None,
     server_name: str | None = None,
     identity: Claim | None = None,
+    confirm: Callable[[bytes | None], None] | None = None,
     allow_plain: bool = False,
     max_pdu: int = 262_144,
     patience: Patience | None = None,
@@ -74,6 +75,9 @@ def associate(
         Name the peer's certificate has to hold; `host` where left out.
     identity : Claim, optional
         User identity to send (PS3.15 B.4 to B.7).
+    confirm : callable, optional
+        Judges the server's response (sub-item 59H; None where none came) before any DIMSE
+        message: a Kerberos ticket proves the server, too (B.6). Raises PeerRefused.
     allow_plain : bool
         Send a passcode, ticket or token although there is no TLS.
     max_pdu : int
@@ -130,6 +134,9 @@ def associate(
             raise association.why_not(identity)
         # (4)
         _check_answer(association, identity)
+        if confirm is not None:
+            answer = association.acceptor.user_identity
+            confirm(None if answer is None else answer.server_response)
     except BaseException:
         association.give_up()
         raise

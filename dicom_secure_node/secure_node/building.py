@@ -16,11 +16,11 @@ from dicom_secure_node import config
 from dicom_secure_node.audit.transport import Repository
 from dicom_secure_node.config import PLAIN
 from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
-from dicom_secure_node.identity.userfile import read_users
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.pki.credential import load_credential_base
 from dicom_secure_node.pki.trust import load_trust
+from dicom_secure_node.secure_node import identities
 from dicom_secure_node.tls.context import ClientContext, ServerContext
 from dicom_secure_node.tls.profiles import profile_named
 from dicom_secure_node.tls.reload import Reloading
@@ -81,9 +81,8 @@ def check(tables: config.NodeConfig) -> None:
             server_context(table)
     for one in tables.audit.repository:
         repository(one)
-    users = tables.identity.passcode.file
-    if users.exists():
-        read_users(users)
+    if "identity" in tables.node.plugins:
+        identities.check(tables)
     for name in tables.node.plugins:
         if name not in OURS:
             plugin_named(name)
@@ -191,6 +190,7 @@ def limits_of(table: config.Limits) -> Limits:
         handshake_seconds=table.handshake_seconds,
         request_seconds=table.request_seconds,
         idle_seconds=table.idle_seconds,
+        pdu_seconds=table.pdu_seconds,
         pdu_length=table.pdu_length,
         instance_length=table.instance_limit,
     )

@@ -35,9 +35,7 @@ from dicom_secure_node.config import PLAIN, NodeConfig
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessPolicy
 from dicom_secure_node.identity.certificate_binding import CertificateBindings
-from dicom_secure_node.identity.claims import Backend, Claim, IdentityType
-from dicom_secure_node.identity.passcodes import PasscodeBackend
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.claims import Backend, Claim
 from dicom_secure_node.node import scu, server
 from dicom_secure_node.node.host import PluginHost
 from dicom_secure_node.node.plugin import Plugin
@@ -47,6 +45,7 @@ from dicom_secure_node.node.plugins.certificate import CertificatePlugin
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.secure_node import building
+from dicom_secure_node.secure_node.identities import IdentityBackends, identity_policies
 from dicom_secure_node.tls.reload import Reloading
 
 logger = logging.getLogger(__name__)
@@ -91,15 +90,15 @@ class SecureNode:
         limits = self.config.limits
         self._slots = server.Slots(limits.connections, limits.connections_per_address)
         self._listeners = {one.label: self._listener(one) for one in self.config.listener}
-        self._passcodes = self._passcode_backend(backends)
-        self._backends = (*backends, *self._passcodes)
         self.trail = self._audit_trail()
         self.archive: Archive | None = None
+        self._identities: IdentityBackends | None = None
         try:
             self.archive = self._open_archive()
             self._audit = AuditPlugin(
                 self.trail, self.config.node.ae_title, AlertLimiter(texts=32), self.archive
             )
+            self._identities = IdentityBackends(self.config, backends, self._audit.locked)
             self._plugins = self._build_plugins(plugins or {})
         except BaseException:
             self._close()
@@ -280,8 +279,8 @@ class SecureNode:
         self.trail.stop()
         if self.archive is not None:
             self.archive.close()
-        for backend in self._passcodes:
-            backend.close()
+        if self._identities is not None:
+            self._identities.close()
 
     def __enter__(self) -> SecureNode:
         return self
@@ -343,19 +342,6 @@ class SecureNode:
         text = f"{label}: changed files cannot be used, the last good ones stay: {error}"
         self._audit.problem(text)
 
-    def _passcode_backend(self, given: Sequence[Backend]) -> list[PasscodeBackend]:
-        """Return the users file's back-end, where passcodes are taken and nobody else does it."""
-        identity = self.config.identity
-        modes = {
-            mode
-            for one in self.config.listener
-            for mode in (one.identity, *one.identity_for.values())
-        }
-        served = any(IdentityType.PASSCODE in backend.kinds for backend in given)
-        if "passcode" not in identity.types or served or modes == {"not-supported"}:
-            return []
-        return [PasscodeBackend(identity.passcode.file)]
-
     def _audit_trail(self) -> AuditTrail:
         audit = self.config.audit
         source = AuditSource(
@@ -377,16 +363,12 @@ class SecureNode:
         return Archive(archive.path, index=archive.index, duplicates=archive.duplicates)
 
     def _build_plugins(self, given: Mapping[str, Plugin]) -> list[Plugin]:
-        types = frozenset(IdentityType.named(word) for word in self.config.identity.types)
-        policies = {
-            one.label: IdentityPolicy(one.identity, one.identity_for, types)
-            for one in self.config.listener
-        }
+        assert self._identities is not None  # made before the plug-ins
         ours: dict[str, Plugin] = {
             "certificate": CertificatePlugin(
                 CertificateBindings(tuple(b.binding for b in self.config.certificate.binding))
             ),
-            "identity": IdentityPlugin(policies, self._backends),
+            "identity": IdentityPlugin(identity_policies(self.config), self._identities.backends),
             "access": AccessPlugin(AccessPolicy(self.config.access.rule)),
             "audit": self._audit,
         }

@@ -115,14 +115,16 @@ SECTIONS = (
     ),
     Section(
         "B.5", "User Identity Plus Passcode Association Profile", "current", "yes",
-        "initiator and acceptor: passcodes against Argon2id hashes in a file.",
+        "initiator and acceptor: passcodes against Argon2id hashes in a file, or a directory.",
     ),
     Section(
-        "B.6", "Kerberos Identity Negotiation Association Profile", "current", "no", _LATER,
+        "B.6", "Kerberos Identity Negotiation Association Profile", "current", "yes",
+        "initiator and acceptor: bare and GSS-framed tickets, the server's proof, no replay.",
     ),
     Section(
-        "B.7", "Generic SAML Assertion Identity Negotiation Association Profile", "current", "no",
-        _LATER,
+        "B.7", "Generic SAML Assertion Identity Negotiation Association Profile", "current", "yes",
+        "initiator and acceptor: assertions of named issuers, one use each; the SAML response "
+        "is signed where a credential is given. No encrypted assertions.",
     ),
     Section(
         "B.8", "Secure Use of Email Transport", "current", "no", _LATER,

@@ -23,10 +23,19 @@ NO_DEFAULT = {
     "listener.passphrase_file",
     "listener.identity_for",
     "archive.index",
+    "listener.identity_types",
     "audit.repository.host",
     "audit.repository.trust",
     "audit.repository.credential",
 }
+
+
+# Tables that have no default as a whole: what they show is an example.
+EXAMPLES = (
+    "access.rule.",
+    "certificate.binding.",
+    *(f"identity.{name}." for name in ("ldap", "kerberos", "saml", "jwt")),
+)
 
 
 def keys_of(cls: type) -> Iterator[tuple[str, object]]:
@@ -63,7 +72,7 @@ def test_every_key_is_shown_and_every_shown_key_exists() -> None:
 
 @pytest.mark.parametrize("key", sorted(DEFAULTS))
 def test_what_is_shown_is_the_default(key: str) -> None:
-    free = key.startswith(("access.rule.", "certificate.binding.")) or key in NO_DEFAULT
+    free = key.startswith(EXAMPLES) or key in NO_DEFAULT
     default = DEFAULTS[key]
     if isinstance(default, tuple):
         default = [str(item) for item in default]
@@ -74,7 +83,7 @@ def test_what_is_shown_is_the_default(key: str) -> None:
 
 def test_keys_with_a_default_that_can_be_written_are_not_commented_out() -> None:
     active = dict(keys_in(tomllib.loads(AS_IS), set(DEFAULTS)))
-    optional = ("access.rule.", "certificate.binding.", "audit.repository.")
+    optional = (*EXAMPLES, "audit.repository.")
     assert {key for key in SHOWN if not key.startswith(optional)} - NO_DEFAULT == set(active)
 
 

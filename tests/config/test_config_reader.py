@@ -182,9 +182,9 @@ WRONG = {
         "listener: found 'a', wanted each name and address once",
     ),
     "two listeners on one port": (LISTENER * 2, "listener: found '127.0.0.1:2762', wanted each"),
-    "an identity type of a later release": (
+    "an identity type that nobody verifies": (
         LISTENER + '[identity]\ntypes = ["passcode", "saml"]',
-        "identity.types: found 'saml', wanted username or passcode",
+        "identity.types: found 'saml', and no table [identity.saml]",
     ),
     "no SOP class": (
         LISTENER + '[services]\nstorage = ["1.2.x"]',
@@ -296,3 +296,39 @@ def test_whatever_stands_there_is_good_or_a_configuration_error(
     path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in document.items()))
     with contextlib.suppress(ConfigurationError):  # and nothing else
         assert isinstance(config.load(path), config.NodeConfig)
+
+
+UNGUARDED = {
+    "access": '[[access.rule]]\neffect = "deny"\n',
+    "certificate": '[[certificate.binding]]\ncalling_ae = "CT1"\nsan = "dns:ct1"\n',
+    "identity": 'identity = "required"\n',
+    "audit": '[[audit.repository]]\nhost = "a.example"\ntransport = "udp"\n',
+}
+
+
+@pytest.mark.parametrize("plugin", UNGUARDED)
+def test_setting_without_the_gate_that_looks_at_it(plugin: str, tmp_path: Path) -> None:
+    """Else it would be ignored without a word, and the node open."""
+    path = tmp_path / "node.toml"
+    path.write_text(f'node.plugins = ["storage"]\n[[listener]]\n{UNGUARDED[plugin]}')
+    with pytest.raises(ConfigurationError, match=f"'{plugin}' among them"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("failures = -1", "found failures = -1, wanted 0 to 1000"),
+        ("failures = 100000", "found failures = 100000, wanted 0 to 1000"),
+        ("address_failures = 1001", "found address_failures = 1001"),
+        ("window_seconds = 0.0", "found window_seconds = 0.0, wanted more than 0"),
+        ("lock_seconds = -1.0", "found lock_seconds = -1.0, wanted more than 0"),
+    ],
+)
+def test_the_numbers_of_a_lock_out_have_bounds(line: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(f'[[listener]]\nprofile = "plain"\n[identity.lockout]\n{line}\n')
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(path)
+    assert words in str(caught.value)
+    assert "identity.lockout" in str(caught.value)

@@ -16,6 +16,8 @@ from tests.system.running import AUTHENTICATION, LOGIN, Node, cli, tcp
 
 CT = Path(str(pydicom.data.get_testdata_file("CT_small.dcm")))
 PASSCODE = "correct horse battery"
+# Each test fails a few times and wants to know why, not that there were too many.
+UNLOCKED = "[identity.lockout]\nfailures = 0\naddress_failures = 0\n"
 REQUIRED = {'identity = "supports"': 'identity = "required"'}
 
 
@@ -24,7 +26,8 @@ def node(template_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     home = Path(shutil.copytree(template_home, tmp_path_factory.mktemp("identity") / "home"))
     added = cli("user", "add", "--home", home, "ada", stdin=PASSCODE + "\n")
     assert added.returncode == 0, added.stderr
-    with Node(home, PLAIN_LISTENER.format(identity="supports"), change=REQUIRED) as running:
+    more = UNLOCKED + PLAIN_LISTENER.format(identity="supports")
+    with Node(home, more, change=REQUIRED) as running:
         yield running
     assert PASSCODE not in running.log
     assert not [one for one in running.records() if PASSCODE in one.xml]

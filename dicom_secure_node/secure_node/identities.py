@@ -1,0 +1,190 @@
+"""From ``[identity]`` to the back-ends that verify user identities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dicom_secure_node import config
+from dicom_secure_node.identity.claims import Backend, IdentityType
+from dicom_secure_node.identity.jwt_tokens import JwtBackend
+from dicom_secure_node.identity.kerberos import KerberosBackend
+from dicom_secure_node.identity.key_sources import open_source
+from dicom_secure_node.identity.ldap_directory import LdapBackend
+from dicom_secure_node.identity.lockout import LockingBackend, Lockout
+from dicom_secure_node.identity.passcodes import PasscodeBackend
+from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.replay import ReplayStore
+from dicom_secure_node.identity.saml import SamlBackend, load_issuer
+from dicom_secure_node.pki.credential import load_credential_base
+
+
+class IdentityBackends:
+    """The back-ends a configuration asks for, behind one lock-out.
+
+    Parameters
+    ----------
+    tables : NodeConfig
+    given : sequence of Backend
+        The program's own; a type one of them takes is not built again.
+    on_locked : callable
+        Told user (empty: the whole address) and address when a lock begins.
+
+    Attributes
+    ----------
+    backends : tuple of Backend
+
+    Raises
+    ------
+    ConfigurationError
+        A table is missing, or something a table names cannot be used.
+    """
+
+    def __init__(
+        self,
+        tables: config.NodeConfig,
+        given: Sequence[Backend],
+        on_locked: Callable[[str, str], None],
+    ) -> None:
+        self._table = table = tables.identity
+        self._ends = ExitStack()
+        served = {kind for backend in given for kind in backend.kinds}
+        made: list[Backend] = []
+        try:
+            for kind in sorted(_wanted(tables) - served):
+                backend = self._make(kind)
+                if backend is not None:
+                    self._ends.callback(getattr(backend, "close", _nothing))
+                    made.append(backend)
+        except BaseException:
+            self.close()
+            raise
+        everybody = [*given, *made]
+        if table.lockout.failures or table.lockout.address_failures:
+            lockout = _lockout(table.lockout)
+            # What nobody can guess needs no lock, and a device that repeats a ticket gone stale
+            # would shut out whoever shares its address.
+            everybody = [
+                LockingBackend(one, lockout, on_locked)
+                if IdentityType.PASSCODE in one.kinds
+                else one
+                for one in everybody
+            ]
+        self.backends: tuple[Backend, ...] = tuple(everybody)
+
+    def close(self) -> None:
+        """Let go of everything that was made here."""
+        self._ends.close()
+
+    def _make(self, kind: IdentityType) -> Backend | None:
+        table = self._table
+        if kind is IdentityType.PASSCODE:
+            return PasscodeBackend(table.passcode.file) if not table.ldap else _ldap(table.ldap)
+        if kind is IdentityType.KERBEROS and table.kerberos:
+            kerberos = table.kerberos
+            return KerberosBackend(
+                kerberos.keytab,
+                kerberos.principal or None,
+                used=self._used("kerberos"),
+                realms=kerberos.realms,
+            )
+        if kind is IdentityType.SAML and table.saml:
+            return _saml(table.saml, self._used("saml"))
+        if kind is IdentityType.JWT and table.jwt:
+            return _jwt(table.jwt, self._used("jwt") if table.jwt.one_time else None)
+        return None  # a name nobody verifies, or a table that is missing: the policy says so
+
+    def _used(self, name: str) -> ReplayStore:
+        store = ReplayStore(self._table.replay / name)
+        self._ends.callback(store.close)
+        return store
+
+
+def identity_policies(tables: config.NodeConfig) -> dict[str, IdentityPolicy]:
+    """Return each listener's policy, by its label."""
+    return {
+        one.label: IdentityPolicy(
+            one.identity,
+            one.identity_for,
+            frozenset(map(IdentityType.named, one.identity_types or tables.identity.types)),
+        )
+        for one in tables.listener
+    }
+
+
+def check(tables: config.NodeConfig) -> None:
+    """Make the back-ends a node would make, and let them go; nothing is written where it is.
+
+    Raises
+    ------
+    ConfigurationError
+        What would keep the node from starting.
+    """
+    with TemporaryDirectory() as scratch:
+        identity = replace(tables.identity, replay=Path(scratch))
+        made = IdentityBackends(replace(tables, identity=identity), (), _tell_nobody)
+        try:
+            for policy in identity_policies(tables).values():
+                policy.check(made.backends)
+        finally:
+            made.close()
+
+
+def _tell_nobody(user: str, address: str) -> None:
+    """Take note of no lock: nobody logs in while a configuration is checked."""
+
+
+def _wanted(tables: config.NodeConfig) -> set[IdentityType]:
+    """Return the types that some listener takes."""
+    return {
+        kind
+        for policy in identity_policies(tables).values()
+        if {policy.mode, *policy.overrides.values()} != {"not-supported"}
+        for kind in policy.types
+    }
+
+
+def _nothing() -> None:
+    """Close a back-end that has nothing to close."""
+
+
+def _ldap(table: config.LdapSettings) -> LdapBackend:
+    return LdapBackend(table)
+
+
+def _saml(table: config.Saml, used: ReplayStore) -> SamlBackend:
+    return SamlBackend(
+        table.audience,
+        [load_issuer(one.entity_id, one.certificate) for one in table.issuer],
+        used,
+        skew=table.skew_seconds,
+        recipients=table.recipients,
+        groups_attribute=table.groups_attribute,
+        signing=load_credential_base(table.credential[0]) if table.credential else None,
+    )
+
+
+def _jwt(table: config.Jwt, once: ReplayStore | None) -> JwtBackend:
+    return JwtBackend(
+        table.issuer,
+        table.audience,
+        open_source(table.jwks, trust=table.trust),
+        algorithms=table.algorithms,
+        user_claim=table.user_claim,
+        groups_claim=table.groups_claim,
+        leeway=table.leeway_seconds,
+        max_lifetime=table.max_lifetime_seconds or None,
+        once=once,
+    )
+
+
+def _lockout(table: config.Lockout) -> Lockout:
+    return Lockout(
+        failures=table.failures,
+        window=table.window_seconds,
+        lock=table.lock_seconds,
+        address_failures=table.address_failures,
+    )
