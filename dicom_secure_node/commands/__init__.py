@@ -30,7 +30,7 @@ from dicom_secure_node import errors
 from dicom_secure_node.commands.output import one_line
 
 PROGRAM = "dicom-secure-node"
-VERBS = ("serve", "send", "echo", "pki", "user", "config", "audit", "archive")
+VERBS = ("serve", "send", "echo", "pki", "user", "access", "config", "audit", "archive")
 
 DONE = 0
 NEGATIVE = 1

@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dicom_secure_node import commands
+from dicom_secure_node.commands.access import listener_facts
 from dicom_secure_node.commands.home import DEFAULT_HOME
 from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.config import PLAIN, NodeConfig, load
 from dicom_secure_node.errors import ConfigurationError
+from dicom_secure_node.identity.access import AccessPolicy
+from dicom_secure_node.identity.access_findings import unreachable
 from dicom_secure_node.secure_node import building
 
 
@@ -95,13 +98,17 @@ def _check(path: Path, config: NodeConfig, json: bool) -> int:
             building.check(config)
         except ConfigurationError as exc:
             problems.append((exc.where or "", str(exc).removeprefix(f"{exc.where}: ")))
+    findings = unreachable(AccessPolicy(config.access.rule), listener_facts(config))
     if json:
         shown = [{"key": key, "problem": problem} for key, problem in problems]
-        emit_json({"path": path, "valid": not problems, "problems": shown})
-    elif problems:
-        for key, problem in problems:
-            sys.stderr.write(f"{path}: {key}: {one_line(problem)}\n")
-    else:
+        noted = [dataclasses.asdict(finding) for finding in findings]
+        emit_json({"path": path, "valid": not problems, "problems": shown, "findings": noted})
+        return commands.USAGE if problems else commands.DONE
+    for key, problem in problems:
+        sys.stderr.write(f"{path}: {key}: {one_line(problem)}\n")
+    for finding in findings:  # the node would start; whether it is what was meant, we cannot say
+        sys.stderr.write(f"{path}: note: {finding.key}: {one_line(finding.problem)}\n")
+    if not problems:
         sys.stdout.write(f"{path}: good\n")
     return commands.USAGE if problems else commands.DONE
 

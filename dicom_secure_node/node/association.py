@@ -34,6 +34,7 @@ from dicom_secure_node.errors import OperationRefused, Refused
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits, ProtocolFault
 from dicom_secure_node.node.messages import BoundedDIMSE, InboundStore
+from dicom_secure_node.node.negotiation import GatedACSE
 from dicom_secure_node.node.upper_layer import BoundedDUL
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class SecureAssociation(Association):
         self.request_deadline = time.monotonic() + limits.request_seconds
         self.inbound: dict[tuple[int, int], InboundStore] = {}
         self._at_work: set[int] = set()  # threads that serve a request
+        self.acse = GatedACSE(self)
         self.dul = BoundedDUL(self)
         self.dimse = BoundedDIMSE(self)
         # The timers live in the DUL provider that has just been replaced.

@@ -80,6 +80,11 @@ class AssociationContext(Keeps):
         Content of the 59H sub-item to answer with; None sends none.
     requested : mapping
         Abstract syntax UID to the transfer syntax UIDs proposed with it.
+    peer_serves : frozenset of str
+        Abstract syntaxes for which the peer would be the SCP (PS3.7 D.3.3.4), as for the
+        instances of a C-GET.
+    refused_contexts : mapping
+        Abstract syntax UID to the reason; see `refuse_context`.
     started : datetime
         UTC.
     """
@@ -93,6 +98,7 @@ class AssociationContext(Keeps):
         called_ae: str = "",
         claim: Claim | None = None,
         requested: Mapping[str, tuple[str, ...]] | None = None,
+        peer_serves: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.connection = connection
@@ -101,6 +107,8 @@ class AssociationContext(Keeps):
         self.called_ae = called_ae
         self.claim = claim
         self.requested = dict(requested or {})
+        self.peer_serves = peer_serves
+        self.refused_contexts: dict[str, str] = {}
         self.identity: Identity | None = None
         self.respond: bytes | None = None
         self.started = datetime.now(UTC)
@@ -109,6 +117,14 @@ class AssociationContext(Keeps):
     def id(self) -> str:
         """Return the identifier that log, index and audit share."""
         return self.connection.id
+
+    def refuse_context(self, abstract_syntax: str, reason: str) -> None:
+        """Have the presentation contexts of `abstract_syntax` rejected, and no more than them.
+
+        Counts while the association is being requested. The peer sees the result 1,
+        user-rejection (PS3.8 Table 9-18).
+        """
+        self.refused_contexts.setdefault(abstract_syntax, reason)
 
     @property
     def user(self) -> str | None:

@@ -47,10 +47,12 @@ from dicom_secure_node.node.context import (
     StoreContext,
 )
 from dicom_secure_node.node.messages import InboundStore
+from dicom_secure_node.node.negotiation import GatedACSE
 from dicom_secure_node.node.plugin import Plugin, check_hooks
 from dicom_secure_node.node.service import check_fit
 
 if TYPE_CHECKING:
+    from dicom_secure_node.node.server import SecureServer
     from dicom_secure_node.tls.facts import TLSFacts
 
 logger = logging.getLogger(__name__)
@@ -185,6 +187,7 @@ class PluginHost:
             self._gates("on_association_requested", context, context)
             if evt.EVT_USER_ID in self._application and context.claim is not None:
                 self._ask_application(assoc)
+            self._refuse_contexts(assoc, context)
             if context.respond is not None:
                 # pynetdicom answers only types 3 to 5; PS3.15 B.4 and B.5 want an answer too.
                 item = UserIdentityNegotiation()
@@ -209,9 +212,31 @@ class PluginHost:
                 str(cx.abstract_syntax): tuple(str(uid) for uid in cx.transfer_syntax)
                 for cx in request.presentation_context_definition_list
             },
+            peer_serves=frozenset(
+                str(uid) for uid, role in assoc.requestor.role_selection.items() if role.scp_role
+            ),
         )
         self._contexts[assoc] = context
         return context
+
+    def _refuse_contexts(self, assoc: SecureAssociation, context: AssociationContext) -> None:
+        """Have the contexts rejected that a gate refused, or record it where we only observe."""
+        refused = context.refused_contexts
+        if not refused:
+            return
+        example, reason = next(iter(refused.items()))
+        words = (
+            f"presentation contexts of {len(refused)} of {len(context.requested)} SOP classes, "
+            f"{example[:64]!r} first: {reason}"
+        )
+        if context.connection.observe:
+            logger.warning("%r would be refused: %s", context, words)
+            self._end("on_observed", context, AssociationRefused(words))
+            refused.clear()
+        else:
+            # Senders propose every SOP class they know, so this is no alarm.
+            logger.info("%r: refused %s", context, words)
+            cast(GatedACSE, assoc.acse).refused = frozenset(refused)
 
     def _ask_application(self, assoc: SecureAssociation) -> None:
         """Let the application's own EVT_USER_ID handler decide, after every gate."""
@@ -238,7 +263,9 @@ class PluginHost:
         return function(event, *args)
 
     def _accepted(self, event: evt.Event) -> None:
-        context = self._contexts[cast(SecureAssociation, event.assoc)]
+        assoc = cast(SecureAssociation, event.assoc)
+        context = self._contexts[assoc]
+        cast("SecureServer", assoc._server).association_accepted(assoc)
         logger.info("%r accepted", context)
         self._end("on_association_accepted", context)
 

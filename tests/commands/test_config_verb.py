@@ -21,6 +21,7 @@ def home(tmp_path: Path) -> Path:
     ca.write(tmp_path / "pki", "node")
     ca.anchor(tmp_path / "pki" / "ca.crt")
     (tmp_path / "node.toml").write_text(LISTENER)
+    (tmp_path / "users.toml").touch()
     return tmp_path
 
 
@@ -54,8 +55,32 @@ def test_every_missing_file_is_named(home: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_plain_listener_needs_no_files(tmp_path: Path) -> None:
     path = tmp_path / "node.toml"
-    path.write_text('[[listener]]\nprofile = "plain"\n')
+    path.write_text('[[listener]]\nprofile = "plain"\nidentity = "not-supported"\n')
     assert main(["config", "check", str(path)]) == 0
+
+
+def test_what_keeps_the_identity_gate_from_opening_is_a_problem(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "node.toml"
+    (home / "users.toml").unlink()
+    assert main(["config", "check", str(path)]) == 2
+    assert "users.toml: cannot read: No such file" in capsys.readouterr().err
+    path.write_text(LISTENER + '[identity]\ntypes = ["saml"]\n')
+    assert main(["config", "check", str(path)]) == 2
+    assert "no table [identity.saml]" in capsys.readouterr().err
+
+
+def test_a_rule_that_never_matches_is_noted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home / "node.toml"
+    path.write_text(LISTENER + '[[access.rule]]\neffect = "allow"\nlistener = ["nowhere"]\n')
+    assert main(["config", "check", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{path}: good\n"
+    assert err.startswith(f"{path}: note: access.rule[0].listener: an unnamed allow rule: ")
+    assert main(["config", "check", "--json", str(path)]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["key"] == "access.rule[0].listener"
 
 
 def test_a_wrong_key_ends_with_2_and_one_line(

@@ -11,6 +11,7 @@ from typing import Any
 import pydicom
 import pytest
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import CTImageStorage, Verification
 
 from dicom_secure_node import config
 from dicom_secure_node.audit.validate import validate
@@ -206,6 +207,28 @@ def test_own_plugin(site: Site, name: str) -> None:
     done = run(["echoscu", *site.dcmtk, "127.0.0.1", str(port_of(server))])
     assert done.returncode
     site.wait_for_audit("no Mondays", "Use of Restricted Function")
+
+
+class NoVerification(Plugin):
+    """Refuses one SOP class."""
+
+    def on_association_requested(self, association: Any) -> None:
+        association.refuse_context(Verification, "nobody has to ask")
+
+
+def test_contexts_refused_one_by_one_leave_one_alert(site: Site) -> None:
+    node = site.build({"quiet": NoVerification()}, more='"quiet", ')
+    server = node.start_server(application_entity(), ("127.0.0.1", 0), block=False)
+    assert server is not None
+    requestor = AE()
+    requestor.add_requested_context(Verification)
+    requestor.add_requested_context(CTImageStorage)
+    assoc = node.associate(requestor, "127.0.0.1", port_of(server))
+    assert [str(context.abstract_syntax) for context in assoc.accepted_contexts] == [CTImageStorage]
+    assoc.release()
+    site.wait_for_audit(
+        "SOP classes refused", "nobody has to ask", 'EventOutcomeIndicator="4"', "Restricted"
+    )
 
 
 BAD_PLUGINS: dict[str, tuple[str, dict[str, Plugin] | None, str]] = {

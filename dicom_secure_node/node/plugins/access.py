@@ -11,7 +11,7 @@ from dicom_secure_node.node.plugin import Plugin
 
 
 class AccessPlugin(Plugin):
-    """Asks the access policy at the association and again at each operation.
+    """Asks the access policy at the association, for each context, and at each operation.
 
     Parameters
     ----------
@@ -22,10 +22,24 @@ class AccessPlugin(Plugin):
         self._policy = policy
 
     def on_association_requested(self, association: AssociationContext) -> None:
-        """Refuse a peer to whom no rule would allow anything."""
-        decision = self._policy.decide(_facts(association))
+        """Refuse a peer to whom no rule would allow anything, and contexts it may not use.
+
+        Contexts in which the peer serves us (PS3.7 D.3.3.4) are not what it asks for.
+        """
+        facts = _facts(association)
+        decision = self._policy.decide(facts)
         if not decision.allowed:
             raise AccessRefused(decision.reason)
+        asked = [uid for uid in association.requested if uid not in association.peer_serves]
+        refused = {
+            uid: decision.reason
+            for uid, decision in self._policy.decide_contexts(facts, asked).items()
+            if not decision.allowed
+        }
+        if refused and len(refused) == len(association.requested):
+            raise AccessRefused(next(iter(refused.values())))
+        for uid, reason in refused.items():
+            association.refuse_context(uid, reason)
 
     def on_operation(self, operation: OperationContext) -> None:
         """Refuse a request no rule allows (PS3.7 C.5.25: 0x0124, not authorised)."""
@@ -52,6 +66,7 @@ def _facts(association: AssociationContext) -> AccessFacts:
         user=identity.user if identity else "",
         user_proven=identity.proven if identity else False,
         groups=identity.groups if identity else frozenset(),
+        attributes=identity.attributes if identity else {},
         address=association.connection.address,
         certificate=tls.peer_certificate if tls else None,
         listener=association.connection.listener,

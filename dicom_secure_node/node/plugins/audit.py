@@ -115,6 +115,15 @@ class AuditPlugin(Plugin):
         """Report a security problem of our own, e.g. a certificate file that cannot be used."""
         self._alert(codes.SECURITY_CONFIGURATION, description, "", outcome)
 
+    def locked(self, user: str, address: str) -> None:
+        """Report a lock-out: Security Alert, the user's or the address's rights changed."""
+        who = f"user {user!r} from {address}" if user else f"address {address}"
+        self._alert(
+            codes.USER_SECURITY_ATTRIBUTES_CHANGED,
+            f"locked after too many failed logins: {who}",
+            address,
+        )
+
     def sum_up(self, *, everything: bool = False) -> None:
         """Emit the sums of alerts whose time is over; called now and then."""
         for summary in self._limiter.due(everything=everything):
@@ -216,6 +225,14 @@ class AuditPlugin(Plugin):
         """User Authentication, Login, where there is a user."""
         association.keep(_Transfers())
         self._login(association, codes.LOGIN)
+        if association.refused_contexts:  # one message, however many there are
+            reason = next(iter(association.refused_contexts.values()))
+            self._alert(
+                codes.USE_OF_RESTRICTED_FUNCTION,
+                f"SOP classes refused to {association.calling_ae!r}: {reason}",
+                association.connection.address,
+                messages.MINOR_FAILURE,
+            )
 
     def on_store(self, store: StoreContext) -> None:
         """Begin Transferring (A.5.3.3), once for each study and association.
