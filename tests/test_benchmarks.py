@@ -32,3 +32,19 @@ def test_rounds_below_one_are_a_usage_error() -> None:
     done = run([sys.executable, "-m", "benchmarks", "--rounds", "0"], cwd=ROOT)
     assert done.returncode == 2
     assert "--rounds: at least 1" in done.stderr
+
+
+def test_identities_are_measured_alone_and_beside_a_transfer() -> None:
+    options = ["--quick", "--rounds", "1"]
+    argv = [sys.executable, "-m", "benchmarks.identities", *options]
+    done = run(argv, cwd=ROOT, timeout=110, check=True)
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:1] == "|"]
+    assert [row for row in rows if row.startswith(("JWT", "passcode", "Kerberos"))] == [
+        "JWT, RS256",
+        "JWT, PS256",
+        "JWT, ES256",
+        "passcode, Argon2id",
+        "Kerberos with AP-REP",
+        "Kerberos with AP-REP, used tickets on the disk",
+    ]
+    assert rows[-3:] == ["nobody logs in", "by JWT", "by passcode"]

@@ -86,7 +86,7 @@ def _hopeless(rule: AccessRule, listeners: Sequence[ListenerFacts]) -> Iterator[
         yield "listener", f"there is no listener {' or '.join(rule.listener)}; known: {known}"
     if not here:
         return
-    where = "its listeners" if rule.listener else "any listener"
+    where = "its listeners" if rule.listener else "the listeners"
     if rule.certificate and not any(one.certificates for one in here):
         yield "certificate", f"{where} never see a certificate"
     if rule.address:

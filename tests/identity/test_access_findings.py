@@ -37,7 +37,7 @@ FOUND: dict[str, tuple[list[AccessRule], list[ListenerFacts], str, str]] = {
         "[0].certificate", "never see a certificate",
     ),
     "certificate where every listener is plain": (
-        [allow(certificate=("CN=a",))], [PLAIN], "[0].certificate", "any listener never see",
+        [allow(certificate=("CN=a",))], [PLAIN], "[0].certificate", "the listeners never see",
     ),
     "user where none is taken": (
         [allow(user=("ada",), listener=("closed",))], [TLS, CLOSED], "[0].user", "take no user",
