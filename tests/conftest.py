@@ -5,7 +5,13 @@ Real parts are started with `tests.parts`, certificates are made with `tests.cer
 
 from __future__ import annotations
 
+import signal
+
 import hypothesis
+
+# What a shell starts in the background ignores SIGINT, and so would every program started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: nothing here asserts how long something takes. No database: two workers and two runs
 # on one machine must not share state. Every run sees the same examples; look for new ones with
