@@ -27,6 +27,9 @@ from tests.identity import kdc, tokens, wrapping
 from tests.identity.saml_issuers import AUDIENCE, NOW, SECRET, Mint
 from tests.identity.test_identity_jwt import REFUSED as TOKENS
 from tests.identity.test_identity_kerberos import REFUSALS as TICKETS
+from tests.identity.test_identity_ldap import REFUSED as LOGINS
+from tests.identity.test_identity_ldap import Site as DirectorySite
+from tests.identity.test_identity_ldap import site as directory  # noqa: F401 - a fixture
 from tests.identity.test_identity_saml import REFUSED as ASSERTIONS
 from tests.loopback import port_of, request_pdu, serving
 from tests.system.raw import ASSOCIATE_AC, ASSOCIATE_RJ, Peer, identity_item
@@ -50,8 +53,11 @@ class Trail:
         self.emitted.append(message)
 
 
-def answer(backend: Backend, kind: IdentityType, field: bytes) -> tuple[int, bytes, str]:
+def answer(
+    backend: Backend, kind: IdentityType, field: bytes, passcode: bytes = b""
+) -> tuple[int, bytes, str]:
     """Return type and body of the answer to `field`, and the audit messages until then."""
+    item = identity_item(kind, field, passcode)
     trail, hours = Trail(), count()
     # A new hour for each message, so that none is summed up.
     limiter = AlertLimiter(lambda: NEW_YEAR + timedelta(hours=next(hours)))
@@ -61,15 +67,17 @@ def answer(backend: Backend, kind: IdentityType, field: bytes) -> tuple[int, byt
         AuditPlugin(trail, "NODE", limiter),
     ]
     with serving(gates) as server, Peer(tcp(port_of(server))) as peer:
-        found, body = peer.associate(request_pdu(user_information=identity_item(kind, field)))
+        found, body = peer.associate(request_pdu(user_information=item))
     return found, body, "\n".join(message.to_xml(SOURCE, NEW_YEAR) for message in trail.emitted)
 
 
-def check_refused(backend: Backend, kind: IdentityType, field: bytes, reason: str) -> str:
+def check_refused(
+    backend: Backend, kind: IdentityType, field: bytes, reason: str, passcode: bytes = b""
+) -> str:
     """Assert that `field` is refused as PS3.7 D.3.3.7 wants, for `reason`; return the audit."""
     if not field:
         reason = ""  # pynetdicom reads an empty field as two zeros, which are refused as such
-    found, body, audit = answer(backend, kind, field)
+    found, body, audit = answer(backend, kind, field, passcode)
     assert (found, body) == (ASSOCIATE_RJ, b"\0\x01\x02\x01")
     assert 'EventOutcomeIndicator="8"' in audit
     assert "Login" in audit
@@ -161,3 +169,14 @@ def test_B6_a_good_ticket_is_taken_once(site: kdc.Site) -> None:
     assert found == ASSOCIATE_AC
     assert 'EventOutcomeIndicator="0"' in audit
     check_refused(backend, IdentityType.KERBEROS, ticket, "used|replay")
+
+
+@pytest.mark.parametrize("case", LOGINS)
+def test_B5_a_login_at_the_directory(case: str, directory: DirectorySite) -> None:  # noqa: F811
+    user, given, reason = LOGINS[case]
+    passcode = given.encode() if isinstance(given, str) else given
+    backend = directory.backend()
+    audit = check_refused(
+        backend, IdentityType.PASSCODE, user.encode(), re.escape(reason), passcode
+    )
+    assert "planted" not in audit
