@@ -24,6 +24,7 @@ PROGRAMS = {
     "dcmdump": ("/usr/bin/dcmdump", "dcmtk"),
     "dcmftest": ("/usr/bin/dcmftest", "dcmtk"),
     "dcmodify": ("/usr/bin/dcmodify", "dcmtk"),
+    "dcmsign": ("/usr/bin/dcmsign", "dcmtk"),
     "echoscu": ("/usr/bin/echoscu", "dcmtk"),
     "findscu": ("/usr/bin/findscu", "dcmtk"),
     "storescp": ("/usr/bin/storescp", "dcmtk"),
