@@ -1,0 +1,1 @@
+"""Digital signatures in DICOM instances (PS3.15 Annex C)."""
