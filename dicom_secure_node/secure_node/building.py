@@ -19,6 +19,7 @@ from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.pki.credential import load_credential_base
+from dicom_secure_node.pki.files import passphrase_source
 from dicom_secure_node.pki.trust import load_trust
 from dicom_secure_node.secure_node import identities
 from dicom_secure_node.tls.context import ClientContext, ServerContext
@@ -99,10 +100,8 @@ def _halves(bases: Sequence[Path]) -> list[Path]:
 
 def _passphrase(table: config.Listener, ask: Ask | None) -> Callable[[], bytes] | None:
     """Return what gives the passphrase of the keys; it is called only if they have one."""
-    file = table.passphrase_file
-    if file is not None:
-        return lambda: file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
-    return None if ask is None else partial(ask, table.label)
+    asking = None if ask is None else partial(ask, table.label)
+    return passphrase_source(table.passphrase_file, asking)
 
 
 def repository(table: config.AuditRepository) -> Repository:
