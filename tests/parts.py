@@ -32,6 +32,7 @@ PROGRAMS = {
     "Orthanc": ("/usr/sbin/Orthanc", "orthanc"),
     "rsyslogd": ("/usr/sbin/rsyslogd", "rsyslog"),
     "openssl": ("/usr/bin/openssl", "openssl"),
+    "softhsm2-util": ("/usr/bin/softhsm2-util", "softhsm2"),
     "sslscan": ("/usr/bin/sslscan", "sslscan"),
     "testssl": ("/usr/bin/testssl", "testssl.sh"),
     "strace": ("/usr/bin/strace", "strace"),

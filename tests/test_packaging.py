@@ -25,6 +25,7 @@ DISTRIBUTIONS = {
     "service_identity": "service-identity",
     "jwt": "PyJWT",
     "ldap": "python-ldap",
+    "pkcs11": "python-pkcs11",
     "saml2": "pysaml2",
 }
 

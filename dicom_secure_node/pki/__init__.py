@@ -1,6 +1,7 @@
 """Certificates, keys and lists of the revoked: reading them, and a small authority for labs.
 
 `credential` is who we are, `trust` whom we believe, `names` and `describe` what a certificate
-says, `authority` a local CA, `files` the reading of PEM and DER. Path validation is done by
-whoever meets the peer (`dicom_secure_node.tls`), not here.
+says, `authority` a local CA, `signers` the keys of digital signatures, in files or tokens, `files`
+the reading of PEM, DER and PKCS#12. Path validation is done by whoever meets the peer
+(`dicom_secure_node.tls`), not here.
 """
