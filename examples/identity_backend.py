@@ -14,7 +14,7 @@ from pynetdicom.sop_class import Verification
 
 from dicom_secure_node import IdentityRefused, SecureNode
 from dicom_secure_node.identity.claims import Claim, Identity, IdentityType, PeerFacts
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
 
 
@@ -39,7 +39,8 @@ class DutyRoster:
 
 def main(config: str) -> None:
     """Serve until a line, or the end, of standard input."""
-    plugin = IdentityPlugin({"tls": IdentityPolicy("required")}, [DutyRoster()])
+    policy = IdentityPolicy(Demand.of("required", DutyRoster.kinds))
+    plugin = IdentityPlugin({"tls": policy}, [DutyRoster()])
     ae = AE("PACS1")
     ae.add_supported_context(Verification)
     with SecureNode(config, plugins={"identity": plugin}) as node:

@@ -6,7 +6,6 @@ import argparse
 import ipaddress
 import sys
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessFacts, AccessPolicy
 from dicom_secure_node.identity.access_explain import Explanation, RuleOutcome, explain
 from dicom_secure_node.identity.access_findings import ListenerFacts
+from dicom_secure_node.identity.claims import IdentityType
 from dicom_secure_node.identity.operations import keyword_of, operations_named, sop_class_patterns
+from dicom_secure_node.identity.policy import IdentityPolicy
 from dicom_secure_node.pki.files import read_certificates
 
 _EXAMPLES = """examples:
@@ -108,22 +109,20 @@ def run(args: argparse.Namespace) -> int:
 def listener_facts(config: NodeConfig) -> tuple[ListenerFacts, ...]:
     """Return what `access_findings.unreachable` has to know of each listener."""
     return tuple(
-        _listener_facts(one, set(one.identity_types or config.identity.types))
-        for one in config.listener
+        _listener_facts(one, one.identity_policy(config.identity)) for one in config.listener
     )
 
 
-def _listener_facts(listener: Listener, types: AbstractSet[str]) -> ListenerFacts:
+def _listener_facts(listener: Listener, policy: IdentityPolicy) -> ListenerFacts:
     protected = listener.profile != PLAIN
-    modes = {listener.identity, *listener.identity_for.values()}
-    users = bool(types) and modes != {"not-supported"}
+    types = {kind for demand in policy.demands for kind in demand.taken - demand.idle}
     return ListenerFacts(
         listener.label,
         listener.host,
         certificates=protected and listener.client_certificate != "ignore",
-        users=users,
+        users=bool(types),
         # What needs verifying is not taken in clear, and a bare name is nobody's.
-        proven_users=users and protected and types != {"username"},
+        proven_users=protected and bool(types - {IdentityType.USERNAME}),
     )
 
 

@@ -15,7 +15,7 @@ from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.config import PLAIN, NodeConfig, load
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessPolicy
-from dicom_secure_node.identity.access_findings import unreachable
+from dicom_secure_node.identity.access_findings import Finding, unreachable
 from dicom_secure_node.secure_node import building
 
 
@@ -98,7 +98,10 @@ def _check(path: Path, config: NodeConfig, json: bool) -> int:
             building.check(config)
         except ConfigurationError as exc:
             problems.append((exc.where or "", str(exc).removeprefix(f"{exc.where}: ")))
-    findings = unreachable(AccessPolicy(config.access.rule), listener_facts(config))
+    findings = [
+        *_idle_types(config),
+        *unreachable(AccessPolicy(config.access.rule), listener_facts(config)),
+    ]
     if json:
         shown = [{"key": key, "problem": problem} for key, problem in problems]
         noted = [dataclasses.asdict(finding) for finding in findings]
@@ -111,6 +114,18 @@ def _check(path: Path, config: NodeConfig, json: bool) -> int:
     if not problems:
         sys.stdout.write(f"{path}: good\n")
     return commands.USAGE if problems else commands.DONE
+
+
+def _idle_types(config: NodeConfig) -> Iterator[Finding]:
+    """Yield the types of user identity that are supported where another one is required."""
+    for i, listener in enumerate(config.listener):
+        policy = listener.identity_policy(config.identity)
+        demands = {"identity": policy.default}
+        demands |= {f"identity_for.{title}": one for title, one in policy.overrides.items()}
+        for key, demand in demands.items():
+            for kind in sorted(demand.idle):
+                problem = "supported, but another type is required: by this one nobody comes in"
+                yield Finding(f"listener[{i}].{key}.{kind.word}", problem)
 
 
 def _show(config: NodeConfig, json: bool) -> int:

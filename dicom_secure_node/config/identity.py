@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NewType
 
 from dicom_secure_node.errors import ConfigurationError
+from dicom_secure_node.identity.claims import IdentityType
 from dicom_secure_node.identity.ldap_settings import LdapSettings
+from dicom_secure_node.identity.policy import Demand, Mode
 
 Location = NewType("Location", str)
 """A path, relative to the file like any other, or a URL."""
@@ -15,6 +18,25 @@ Location = NewType("Location", str)
 _MOST_FAILURES = 1000  # each is remembered
 
 TypeName = Literal["username", "passcode", "kerberos", "saml", "jwt"]
+
+Demanded = Mode | Mapping[TypeName, Mode]
+"""One mode for all types that are taken, or a mode for each type."""
+
+
+def demand_of(demanded: Demanded, types: Iterable[TypeName]) -> Demand:
+    """Return what `demanded` means where `types` are taken.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such type or mode; or one is required and there are no types.
+    """
+    try:
+        if isinstance(demanded, Mapping):
+            return Demand.by_type({IdentityType.named(k): mode for k, mode in demanded.items()})
+        return Demand.of(demanded, map(IdentityType.named, types))
+    except ValueError as exc:
+        raise ConfigurationError(str(exc)) from exc
 
 
 @dataclass(frozen=True)

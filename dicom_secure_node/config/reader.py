@@ -17,7 +17,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -77,9 +77,7 @@ class _Reader:
         if not isinstance(found, dict):
             raise self._wrong(key, f"found {_word(type(found))}, wanted a table")
         known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        for name in found:
-            if name not in known:
-                raise self._wrong(_join(key, name), f"unknown key; {_nearest(name, known)}")
+        self._check_names(found, known, key)
         hints = typing.get_type_hints(cls)
         values = {name: self._field(f, hints[name], found, key) for name, f in known.items()}
         try:
@@ -89,6 +87,11 @@ class _Reader:
                 message = str(exc).removeprefix(f"{exc.where}: ")
                 raise self._wrong(_join(key, exc.where), message) from exc
             raise self._wrong(key, str(exc)) from exc
+
+    def _check_names(self, found: Iterable[str], known: Collection[str], key: str) -> None:
+        for name in found:
+            if name not in known:
+                raise self._wrong(_join(key, name), f"unknown key; {_nearest(name, known)}")
 
     def _field(
         self, f: dataclasses.Field[Any], hint: Any, found: dict[str, object], table: str
@@ -109,16 +112,20 @@ class _Reader:
             return tuple(map(self._resolved, default))
         return self._folder / default if isinstance(default, Path) else default
 
-    def _value(self, hint: Any, found: object, key: str) -> object:
+    def _value(self, hint: Any, found: object, key: str, otherwise: str = "") -> object:
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             return self.table(hint, found, key)
         origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if origin is types.UnionType:  # X | None: TOML has no null, so a value given is an X
-            return self._value(args[0], found, key)
+        if origin in (types.UnionType, typing.Union):
+            # X | None or X | Mapping. TOML has no null: what is no table has to be an X.
+            table = next((arm for arm in args if typing.get_origin(arm) is Mapping), None)
+            if table and isinstance(found, dict):
+                return self._value(table, found, key)
+            return self._value(args[0], found, key, ", or a table" if table else "")
         if origin is Literal:
             if found not in args or not isinstance(found, str):
                 near = _nearest(found, args) if isinstance(found, str) else ""
-                wanted = ", ".join(map(repr, args))
+                wanted = ", ".join(map(repr, args)) + otherwise
                 raise self._wrong(
                     key, f"found {found!r}, wanted one of {wanted}; {near}".rstrip("; ")
                 )
@@ -129,6 +136,8 @@ class _Reader:
         if origin is Mapping:
             if not isinstance(found, dict):
                 raise self._wrong(key, f"found {_word(type(found))}, wanted a table")
+            if typing.get_origin(args[0]) is Literal:
+                self._check_names(found, typing.get_args(args[0]), key)
             return {name: self._value(args[1], v, _join(key, name)) for name, v in found.items()}
         return self._scalar(hint, found, key)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dicom_secure_node.config.identity import Identity, TypeName
+from dicom_secure_node.config.identity import Demanded, Identity, TypeName, demand_of
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessRule
 from dicom_secure_node.identity.certificate_binding import ANYBODY, Binding
-from dicom_secure_node.identity.policy import Mode
+from dicom_secure_node.identity.policy import IdentityPolicy
 from dicom_secure_node.tls.profiles import profile_named
 
 PLAIN = "plain"  # the profile name of a listener without TLS
@@ -147,12 +147,13 @@ class Listener:
         Whether `profile` may be one the standard has retired.
     groups : tuple of str
         Key exchange groups in place of the profile's.
-    identity : str
-        ``not-supported``, ``supports`` or ``required`` (PS3.15 B.4 to B.7).
-    identity_for : mapping of str to str
+    identity : str, or mapping of str to str
+        ``not-supported``, ``supports`` or ``required`` (PS3.15 B.4 to B.7), for all types or by
+        type; a type left out is not supported.
+    identity_for : mapping of str to str, or to mappings of str to str
         The same for single calling AE titles.
     identity_types : tuple of str
-        Types taken here in place of those of ``[identity]``.
+        Types taken here in place of those of ``[identity]``, where one word is for all.
     mode : str
         ``enforce``, or ``observe``: record what would be refused, and serve it.
     """
@@ -168,8 +169,8 @@ class Listener:
     crl: tuple[Path, ...] = ()
     allow_retired: bool = False
     groups: tuple[str, ...] = ()
-    identity: Mode = "supports"
-    identity_for: Mapping[str, Mode] = field(default_factory=dict)
+    identity: Demanded = "supports"
+    identity_for: Mapping[str, Demanded] = field(default_factory=dict)
     identity_types: tuple[TypeName, ...] = ()
     mode: Literal["enforce", "observe"] = "enforce"
 
@@ -190,6 +191,12 @@ class Listener:
     def label(self) -> str:
         """`name`, or ``host:port`` for a listener without one."""
         return self.name or f"{self.host}:{self.port}"
+
+    def identity_policy(self, table: Identity) -> IdentityPolicy:
+        """Return the same for the identity unit; `table` has the types where we name none."""
+        types = self.identity_types or table.types
+        overrides = {ae: demand_of(found, types) for ae, found in self.identity_for.items()}
+        return IdentityPolicy(demand_of(self.identity, types), overrides)
 
 
 @dataclass(frozen=True)
@@ -394,5 +401,5 @@ class NodeConfig:
         if self.audit.repository:
             yield "audit", "[[audit.repository]]"
         for one in self.listener:
-            if "required" in (one.identity, *one.identity_for.values()):
+            if any(demand.required for demand in one.identity_policy(self.identity).demands):
                 yield "identity", 'identity = "required"'

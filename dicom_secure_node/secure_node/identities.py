@@ -105,14 +105,7 @@ class IdentityBackends:
 
 def identity_policies(tables: config.NodeConfig) -> dict[str, IdentityPolicy]:
     """Return each listener's policy, by its label."""
-    return {
-        one.label: IdentityPolicy(
-            one.identity,
-            one.identity_for,
-            frozenset(map(IdentityType.named, one.identity_types or tables.identity.types)),
-        )
-        for one in tables.listener
-    }
+    return {one.label: one.identity_policy(tables.identity) for one in tables.listener}
 
 
 def check(tables: config.NodeConfig) -> None:
@@ -137,14 +130,10 @@ def _tell_nobody(user: str, address: str) -> None:
     """Take note of no lock: nobody logs in while a configuration is checked."""
 
 
-def _wanted(tables: config.NodeConfig) -> set[IdentityType]:
+def _wanted(tables: config.NodeConfig) -> frozenset[IdentityType]:
     """Return the types that some listener takes."""
-    return {
-        kind
-        for policy in identity_policies(tables).values()
-        if {policy.mode, *policy.overrides.values()} != {"not-supported"}
-        for kind in policy.types
-    }
+    policies = identity_policies(tables).values()
+    return frozenset().union(*(policy.taken for policy in policies))
 
 
 def _nothing() -> None:

@@ -174,6 +174,14 @@ LISTENERS: dict[str, tuple[str, tuple[bool, bool, bool]]] = {
     "identity of one AE title": (
         'identity = "not-supported"\nidentity_for = {CT1 = "required"}', (True, True, True),
     ),
+    "one type by a table": ('identity = {passcode = "supports"}', (True, True, True)),
+    "all types not supported": ('identity = {passcode = "not-supported"}', (True, False, False)),
+    "a type that comes in by one AE title alone": (
+        'identity = {}\nidentity_for = {CT1 = {username = "required"}}', (True, True, False),
+    ),
+    "a type that is supported in vain": (
+        'identity = {username = "required", saml = "supports"}', (True, True, False),
+    ),
     "plain": ('profile = "plain"', (False, True, False)),
     "B.4 names only": ('identity_types = ["username"]', (True, True, False)),
 }  # fmt: skip

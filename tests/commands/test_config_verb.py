@@ -83,6 +83,31 @@ def test_a_rule_that_never_matches_is_noted(home: Path, capsys: pytest.CaptureFi
     assert finding["key"] == "access.rule[0].listener"
 
 
+def test_a_type_of_a_table_that_nobody_verifies(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "node.toml"
+    path.write_text(LISTENER + 'identity_for = { WS1 = { kerberos = "required" } }\n')
+    assert main(["config", "check", str(path)]) == 2
+    assert "found 'kerberos' among the identity types, but no table" in capsys.readouterr().err
+    path.write_text(LISTENER + 'identity_for = { WS1 = { kerberos = "not-supported" } }\n')
+    assert main(["config", "check", str(path)]) == 0
+
+
+def test_a_type_supported_beside_one_required_is_noted(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "node.toml"
+    demand = '{ passcode = "required", username = "supports" }'
+    path.write_text(f"{LISTENER}identity = {demand}\nidentity_for = {{ CT1 = {demand} }}\n")
+    assert main(["config", "check", str(path)]) == 0
+    problem = "supported, but another type is required: by this one nobody comes in"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: note: listener[0].identity.username: {problem}",
+        f"{path}: note: listener[0].identity_for.CT1.username: {problem}",
+    ]
+
+
 def test_a_wrong_key_ends_with_2_and_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +127,20 @@ def test_show_prints_what_is_in_force(home: Path, capsys: pytest.CaptureFixture[
     assert f"listener[0].credential = {home}/pki/node" in lines
     assert f"identity.passcode.file = {home}/users.toml" in lines
     assert "access.rule = (none)" in lines
+    assert "listener[0].identity = supports" in lines
     assert "listener[0].identity_for = (none)" in lines
+
+
+def test_show_prints_a_line_for_each_type(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "node.toml").write_text(
+        LISTENER + 'identity = { passcode = "required" }\n'
+        'identity_for = { CT1 = "not-supported", WS1 = { username = "supports" } }\n'
+    )
+    assert main(["config", "show", "--home", str(home)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "listener[0].identity.passcode = required" in lines
+    assert "listener[0].identity_for.CT1 = not-supported" in lines
+    assert "listener[0].identity_for.WS1.username = supports" in lines
 
 
 def test_show_as_json_is_one_object(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from dicom_secure_node import config
 from dicom_secure_node.errors import ConfigurationError
+from dicom_secure_node.identity.claims import IdentityType
+from dicom_secure_node.identity.policy import Demand
 
 LISTENER = "[[listener]]\n"
 
@@ -64,6 +66,29 @@ def test_a_whole_number_is_a_number(loaded) -> None:
 def test_modes_for_single_ae_titles(loaded) -> None:
     found = loaded(LISTENER + '[listener.identity_for]\nCT1 = "required"\n"A B" = "supports"')
     assert found.listener[0].identity_for == {"CT1": "required", "A B": "supports"}
+
+
+def test_a_mode_for_each_type_of_identity(loaded) -> None:
+    table = '{ kerberos = "required", passcode = "supports", saml = "not-supported" }'
+    found = loaded(
+        f'{LISTENER}identity = {table}\nidentity_types = ["jwt"]\n'
+        '[listener.identity_for]\nCT1 = "supports"\nWS1 = { saml = "required" }\nWS2 = {}'
+    )
+    policy = found.listener[0].identity_policy(found.identity)
+    assert policy.default == Demand(
+        frozenset({IdentityType.PASSCODE}), frozenset({IdentityType.KERBEROS})
+    )
+    assert policy.overrides == {
+        "CT1": Demand(supported=frozenset({IdentityType.JWT})),
+        "WS1": Demand(required=frozenset({IdentityType.SAML})),
+        "WS2": Demand(),
+    }
+
+
+def test_a_word_is_for_the_types_of_the_identity_table(loaded) -> None:
+    found = loaded(LISTENER + 'identity = "required"\n[identity]\ntypes = "username"')
+    policy = found.listener[0].identity_policy(found.identity)
+    assert policy.default == Demand(required=frozenset({IdentityType.USERNAME}))
 
 
 def test_rules_and_bindings_are_those_of_the_identity_unit(loaded) -> None:
@@ -143,6 +168,37 @@ WRONG = {
         LISTENER + "identity_for = {CT1 = 'yes'}",
         "listener[0].identity_for.CT1: found 'yes', wanted one of 'not-supported', 'supports', "
         "'required'",
+    ),
+    "a number for a mode or a table of modes": (
+        LISTENER + "identity = 3",
+        "listener[0].identity: found 3, wanted one of 'not-supported', 'supports', 'required', "
+        "or a table",
+    ),
+    "a misspelt mode of all types": (
+        LISTENER + 'identity = "require"',
+        "listener[0].identity: found 'require', wanted one of 'not-supported', 'supports', "
+        "'required', or a table; did you mean 'required'?",
+    ),
+    "a misspelt mode of one type": (
+        LISTENER + 'identity = { kerberos = "support" }',
+        "listener[0].identity.kerberos: found 'support', wanted one of 'not-supported', "
+        "'supports', 'required'; did you mean 'supports'?",
+    ),
+    "a misspelt type": (
+        LISTENER + 'identity = { kerberros = "required" }',
+        "listener[0].identity.kerberros: unknown key; did you mean 'kerberos'?",
+    ),
+    "a misspelt type for an AE title": (
+        LISTENER + 'identity_for = { "A B" = { smal = "required" } }',
+        "listener[0].identity_for.A B.smal: unknown key; did you mean 'saml'?",
+    ),
+    "a table by type that goes deeper": (
+        LISTENER + "identity = { jwt = { mode = 'required' } }",
+        "listener[0].identity.jwt: found {'mode': 'required'}, wanted one of",
+    ),
+    "required, and no type to require": (
+        LISTENER + 'identity = "required"\n[identity]\ntypes = []',
+        "identity is required, but no type is taken ([identity] types)",
     ),
     "a mode for what is no AE title": (
         LISTENER + 'identity_for = {"ABCDEFGHIJKLMNOPQ" = "required"}',
@@ -256,6 +312,10 @@ def test_a_program_that_builds_the_tables_gets_the_same_errors() -> None:
         config.Listener(port=65536)
     with pytest.raises(ConfigurationError, match=r"^listener: found \[\]"):
         config.NodeConfig(listener=())
+    with pytest.raises(ConfigurationError, match="found identity type 'ticket', wanted one of"):
+        config.NodeConfig((config.Listener(identity={"ticket": "required"}),))  # type: ignore[dict-item]
+    with pytest.raises(ConfigurationError, match="found identity mode 'yes', wanted one of"):
+        config.NodeConfig((config.Listener(identity={"saml": "yes"}),))  # type: ignore[dict-item]
 
 
 def test_the_tables_are_frozen() -> None:
@@ -302,6 +362,8 @@ UNGUARDED = {
     "access": '[[access.rule]]\neffect = "deny"\n',
     "certificate": '[[certificate.binding]]\ncalling_ae = "CT1"\nsan = "dns:ct1"\n',
     "identity": 'identity = "required"\n',
+    "identity by type": 'identity = { passcode = "required" }\n',
+    "identity of one AE title": 'identity_for = { CT1 = { passcode = "required" } }\n',
     "audit": '[[audit.repository]]\nhost = "a.example"\ntransport = "udp"\n',
 }
 
@@ -311,7 +373,7 @@ def test_setting_without_the_gate_that_looks_at_it(plugin: str, tmp_path: Path) 
     """Else it would be ignored without a word, and the node open."""
     path = tmp_path / "node.toml"
     path.write_text(f'node.plugins = ["storage"]\n[[listener]]\n{UNGUARDED[plugin]}')
-    with pytest.raises(ConfigurationError, match=f"'{plugin}' among them"):
+    with pytest.raises(ConfigurationError, match=f"'{plugin.split()[0]}' among them"):
         config.load(path)
 
 

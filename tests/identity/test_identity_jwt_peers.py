@@ -23,7 +23,7 @@ from dicom_secure_node.errors import (
 from dicom_secure_node.identity.claims import Backend, Claim, IdentityType
 from dicom_secure_node.identity.jwt_tokens import JwtBackend, outgoing_claim
 from dicom_secure_node.identity.key_sources import CachedKeys, Download, open_source
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
 from dicom_secure_node.node.scu import associate
 from dicom_secure_node.node.server import Listener
@@ -107,7 +107,7 @@ def issuer_of(site: Site, key: str, algorithm: str = "RS256", port: int | None =
 @contextmanager
 def node(site: Site, backend: Backend) -> Iterator[tuple[int, Recorder]]:
     """Run a node that demands a JWT; yields its port, and what it tells."""
-    policy = IdentityPolicy("required", types=frozenset({IdentityType.JWT}))
+    policy = IdentityPolicy(Demand.of("required", [IdentityType.JWT]))
     recorder = Recorder()
     plugins = [IdentityPlugin({"loopback": policy}, [backend]), recorder]
     stored = {evt.EVT_C_STORE: lambda event: 0x0000}

@@ -20,7 +20,7 @@ from dicom_secure_node.identity.claims import Claim, IdentityType, PeerFacts
 from dicom_secure_node.identity.kerberos import (
     OutgoingTicket,
 )
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.node import scu, server
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
 from dicom_secure_node.pki.credential import load_credential_base
@@ -146,7 +146,7 @@ def kept(event: evt.Event) -> int:
 
 
 def gate(listener: str, *backends: Any) -> IdentityPlugin:
-    policy = IdentityPolicy("required", types=frozenset({IdentityType.KERBEROS}))
+    policy = IdentityPolicy(Demand.of("required", [IdentityType.KERBEROS]))
     return IdentityPlugin({listener: policy}, backends)
 
 

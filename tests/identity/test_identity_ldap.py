@@ -28,7 +28,7 @@ from dicom_secure_node.identity.ldap_connection import LdapConnection
 from dicom_secure_node.identity.ldap_directory import LdapBackend
 from dicom_secure_node.identity.ldap_settings import LdapSettings
 from dicom_secure_node.identity.lockout import LockingBackend, Lockout
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.node.server import Listener
@@ -685,7 +685,8 @@ def test_B5_storescu_logs_in_against_the_directory(
     recorder = Recorder()
     archive = Archive(tmp_path / "archive")
     storage = StoragePlugin(archive)
-    plugins = [IdentityPlugin({"tls": IdentityPolicy("required")}, [backend]), storage, recorder]
+    policy = IdentityPolicy(Demand.of("required", backend.kinds))
+    plugins = [IdentityPlugin({"tls": policy}, [backend]), storage, recorder]
     tls = ["+tls", client.key, client.crt, "+cf", site.settings.trust[0], "-rc"]
     listener = Listener("tls", lambda: context)
     with closing(archive), serving(plugins, receive=storage.receive, listener=listener) as server:

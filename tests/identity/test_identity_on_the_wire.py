@@ -18,7 +18,7 @@ import pytest
 from dicom_secure_node.audit.limiter import AlertLimiter
 from dicom_secure_node.audit.messages import AuditMessage, AuditSource
 from dicom_secure_node.identity.claims import Backend, IdentityType
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.identity.saml import SamlBackend
 from dicom_secure_node.node.plugins.audit import AuditPlugin
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
@@ -61,7 +61,7 @@ def answer(
     trail, hours = Trail(), count()
     # A new hour for each message, so that none is summed up.
     limiter = AlertLimiter(lambda: NEW_YEAR + timedelta(hours=next(hours)))
-    policy = IdentityPolicy("required", types=frozenset({kind}), protected_only=False)
+    policy = IdentityPolicy(Demand.of("required", [kind]), protected_only=False)
     gates = [
         IdentityPlugin({"loopback": policy}, [backend]),
         AuditPlugin(trail, "NODE", limiter),

@@ -22,7 +22,7 @@ from signxml.algorithms import CanonicalizationMethod, SignatureMethod
 
 from dicom_secure_node.errors import ConfigurationError, IdentityRefused, PeerRefused
 from dicom_secure_node.identity.claims import Claim, Identity, IdentityType, PeerFacts
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.identity.replay import ReplayStore
 from dicom_secure_node.identity.saml import Issuer, SamlBackend, load_issuer
 from dicom_secure_node.identity.saml_response import (
@@ -541,7 +541,7 @@ def test_what_cannot_be_sent(mint: Mint) -> None:
 @contextmanager
 def node(verifying: SamlBackend, leaf: Leaf, anchor: Path) -> Iterator[tuple[int, Recorder]]:
     """Run a node that requires an identity, over TLS; yield its port and what it noted."""
-    policy = IdentityPolicy("required", types=frozenset({IdentityType.SAML}))
+    policy = IdentityPolicy(Demand.of("required", [IdentityType.SAML]))
     context = ServerContext(
         profile_named("8996"), [load_credential_base(leaf.base)], load_trust([anchor])
     )

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (
 
 from dicom_secure_node.identity.access import AccessPolicy, AccessRule
 from dicom_secure_node.identity.claims import Claim, Identity, IdentityType, PeerFacts
-from dicom_secure_node.identity.policy import IdentityPolicy
+from dicom_secure_node.identity.policy import Demand, IdentityPolicy
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.node.plugins.access import AccessPlugin
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
@@ -238,7 +238,7 @@ class Directory:
 
 @pytest.mark.parametrize(("department", "want"), [("radiology", ACCEPTED), ("it", USER_REJECTION)])
 def test_what_is_known_of_the_user_opens_contexts(department: str, want: int) -> None:
-    policy = IdentityPolicy("required", protected_only=False)
+    policy = IdentityPolicy(Demand.of("required", [IdentityType.PASSCODE]), protected_only=False)
     plugins = [
         IdentityPlugin({"loopback": policy}, [Directory()]),
         gate(allow(operation=("echo",)), allow(attribute=("department=radiology",))),

@@ -37,9 +37,14 @@ class IdentityPlugin(Plugin):
         association.respond = decision.response
 
     def describe(self) -> str:
-        """Return each listener's mode."""
-        modes = ", ".join(f"{name}: {policy.mode}" for name, policy in self._policies.items())
-        return f"user identity ({modes})"
+        """Return what each listener demands, type by type."""
+        return f"user identity ({'; '.join(map(_described, self._policies.items()))})"
+
+
+def _described(item: tuple[str, IdentityPolicy]) -> str:
+    name, policy = item
+    others = f" with exceptions for {' '.join(policy.overrides)}" if policy.overrides else ""
+    return f"{name}: {policy.default}{others}"
 
 
 def peer_facts(association: AssociationContext) -> PeerFacts:
