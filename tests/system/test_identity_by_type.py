@@ -127,3 +127,9 @@ def test_refused(case: str, ward: Ward) -> None:
     )
     assert PASSCODE not in found.xml
     ward.node.wait_for_log(f"'{title}'", "refused: ", reason)
+
+
+def test_the_log_says_what_is_demanded(ward: Ward) -> None:
+    ward.node.wait_for_log(
+        "user identity (", ": passcode supported, kerberos required with exceptions for CT1 CONSOLE"
+    )
