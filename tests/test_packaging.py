@@ -27,6 +27,8 @@ DISTRIBUTIONS = {
     "ldap": "python-ldap",
     "pkcs11": "python-pkcs11",
     "saml2": "pysaml2",
+    "pyhanko_certvalidator": "pyhanko-certvalidator",
+    "cryptography_vectors": "cryptography-vectors",
 }
 
 
