@@ -238,7 +238,7 @@ class Ca:
             .not_valid_before(start or now() - DAY)
             .not_valid_after(end or now() + 90 * DAY)
             .add_extension(x509.BasicConstraints(False, None), critical=True)
-            .add_extension(_key_usage(private_key, ca=False), critical=True)
+            .add_extension(_key_usage(private_key, ca=False, signs=usage == "time"), critical=True)
             .add_extension(_ski(private_key), critical=False)
             .add_extension(_aki(signer), critical=False)
         )
@@ -365,14 +365,16 @@ def _aki(key: PrivateKey) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
-def _key_usage(key: PrivateKey, *, ca: bool) -> x509.KeyUsage:
+def _key_usage(key: PrivateKey, *, ca: bool, signs: bool = False) -> x509.KeyUsage:
+    """Return the usage of an authority, of a key that signs and nothing else, or of a TLS key."""
     is_rsa = isinstance(key, rsa.RSAPrivateKey)
+    tls = not ca and not signs
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=not ca,
-        key_encipherment=not ca and is_rsa,
+        key_encipherment=tls and is_rsa,
         data_encipherment=False,
-        key_agreement=not ca and not is_rsa,
+        key_agreement=tls and not is_rsa,
         key_cert_sign=ca,
         crl_sign=ca,
         encipher_only=False,

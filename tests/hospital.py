@@ -13,6 +13,7 @@ The certificates name ``http://127.0.0.1:PORT/...`` as the place of lists and an
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from asn1crypto import ocsp
+from asn1crypto import ocsp, tsp
 from certomancer.integrations.animator import Animator, AnimatorArchStore
 from certomancer.registry import (
     ArchLabel,
@@ -33,7 +34,7 @@ from certomancer.registry import (
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.ocsp import OCSPRequestBuilder
+from cryptography.x509.ocsp import OCSPRequestBuilder, load_der_ocsp_response
 
 from tests.certs import key_pem, make_key
 
@@ -92,7 +93,8 @@ LEAVES: dict[str, dict[str, Any]] = {
         "revocation": _revoked("key_compromise"),
     },
 }
-STAMPERS = tuple(name for name in LEAVES if name.startswith("tsa"))
+# One of them stamps without being allowed to.
+STAMPERS = ("signer", *(name for name in LEAVES if name.startswith("tsa")))
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -183,12 +185,27 @@ class Hospital:
         answer: bytes = responder.build_ocsp_response(question).dump()
         return answer
 
+    def ocsp_signature(self, name: str, at: datetime) -> bytes:
+        """Return the signature of that answer."""
+        return load_der_ocsp_response(self.ocsp(name, at)).signature
+
     def _question(self, name: str) -> bytes:
         issuer = self.certificate("root")
         certificate = self.certificate(name)
         sha1 = SHA1()  # noqa: S303 - it names the issuer, as responders expect
         builder = OCSPRequestBuilder().add_certificate(certificate, issuer, sha1)
         return builder.build().public_bytes(Encoding.DER)
+
+    def token(self, name: str, data: bytes, at: datetime) -> bytes:
+        """Return a time stamp token for `data`, made at a moment with the key of a certificate."""
+        imprint = {
+            "hash_algorithm": {"algorithm": "sha256"},
+            "hashed_message": hashlib.sha256(data).digest(),
+        }
+        request = tsp.TimeStampReq({"version": "v1", "message_imprint": imprint, "cert_req": True})
+        stamper = self.services.summon_timestamper(ServiceLabel(name), at)
+        made: bytes = stamper.request_tsa_response(request)["time_stamp_token"].dump()
+        return made
 
     @contextmanager
     def serve(self, at: datetime | None = None) -> Iterator[list[str]]:

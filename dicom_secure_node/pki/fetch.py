@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from itertools import pairwise
 
 from cryptography import x509
@@ -21,9 +22,9 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from dicom_secure_node.errors import InvalidInput, ServiceUnavailable
+from dicom_secure_node.pki.answers import Answers, read_answers
 from dicom_secure_node.pki.http import exchange, parse_url
 from dicom_secure_node.pki.path_finding import Request
-from dicom_secure_node.pki.revocation import Answers, read_answers
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,12 +43,21 @@ class Fetcher:
     ----------
     seconds : float
         For one request to connect, and again to be answered.
+    now : callable
+        The present, UTC.
     clock : callable
         Monotonic seconds.
     """
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        now: Callable[[], datetime],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._seconds = seconds
+        self._now = now
         self._clock = clock
         self._kept: OrderedDict[Request, tuple[float, Answers]] = OrderedDict()
         self._lock = threading.Lock()
@@ -70,11 +80,17 @@ class Fetcher:
         """Fetch what `known` found missing; afterwards it is known, be it as nothing."""
         for request in requests:
             answers = self._answers(request)
-            seconds = GOOD_SECONDS if answers.known else FAILED_SECONDS
+            seconds = self._good_for(answers)
             with self._lock:
                 self._kept[request] = (self._clock() + seconds, answers)
                 while len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
+
+    def _good_for(self, answers: Answers) -> float:
+        """Return seconds to keep `answers`: not past their end, nor asking again at once."""
+        ends = [answer.until for answer in answers.known]
+        left = (min(ends) - self._now()).total_seconds() if ends else 0.0
+        return max(FAILED_SECONDS, min(left, GOOD_SECONDS))
 
     def _answers(self, request: Request) -> Answers:
         try:

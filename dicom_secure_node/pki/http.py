@@ -98,18 +98,22 @@ def exchange(
             finally:
                 watchdog.cancel()
     except (OSError, http.client.HTTPException) as exc:
-        reason = f"no whole answer within {seconds:g} s" if late.is_set() else _words(exc)
-        raise ServiceUnavailable(service, reason) from exc
-    if late.is_set():  # what we have may be cut short
-        raise ServiceUnavailable(service, f"no whole answer within {seconds:g} s")
-    return answer
+        if not late.is_set():
+            raise ServiceUnavailable(service, _words(exc)) from exc
+    except ServiceUnavailable:
+        if not late.is_set():
+            raise
+    else:
+        if not late.is_set():  # else it may be cut short
+            return answer
+    raise ServiceUnavailable(service, f"no whole answer within {seconds:g} s")
 
 
 def _connected(address: Address, seconds: float, trust: ssl.SSLContext | None) -> socket.socket:
     sock = socket.create_connection((address.host, address.port), timeout=seconds)
     if not address.encrypted:
         return sock
-    context = trust or ssl.create_default_context()
+    context = trust or _system_trust()
     try:
         return context.wrap_socket(
             sock, server_hostname=address.host, do_handshake_on_connect=False
@@ -117,6 +121,13 @@ def _connected(address: Address, seconds: float, trust: ssl.SSLContext | None) -
     except BaseException:
         sock.close()
         raise
+
+
+def _system_trust() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_default_certs()
+    return context
 
 
 def _ask(

@@ -10,6 +10,7 @@ constraints hold as well, and so does the size of keys.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -28,9 +29,12 @@ from pyhanko_certvalidator.path import ValidationPath
 from pyhanko_certvalidator.policy_decl import NO_REVOCATION, CertRevTrustPolicy
 from pyhanko_certvalidator.validate import async_validate_path
 
+from dicom_secure_node.pki.answers import Answers
 from dicom_secure_node.pki.path_building import Pool
 from dicom_secure_node.pki.path_finding import Finding, Question, Request
-from dicom_secure_node.pki.revocation import Answers, check_revocation, finish
+from dicom_secure_node.pki.revocation import check_revocation, finish
+
+LOGGER = logging.getLogger(__name__)
 
 # By asn1crypto's names of public key algorithms.
 _MIN_BITS = {"rsa": 2048, "rsassa_pss": 2048, "ec": 224, "dsa": 2048}
@@ -103,7 +107,11 @@ class PathRules:
         borders = set(borders_of((leaf, *others)))
         best = Finding("self-signed" if leaf.subject == leaf.issuer else "unknown issuer")
         for path in pool.paths(leaf):
-            finding = self._judge_path(path, pool, question, fetched_for)
+            try:
+                finding = self._judge_path(path, pool, question, fetched_for)
+            except Exception as exc:  # one candidate may hold anything; another may be good
+                LOGGER.info("a candidate path cannot be judged", exc_info=True)
+                finding = Finding(f"bad certificate: {type(exc).__name__}")
             if finding.wanted:
                 return finding
             borders |= finding.borders

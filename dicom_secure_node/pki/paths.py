@@ -5,12 +5,14 @@
 connect are checked by OpenSSL in the handshake (`dicom_secure_node.tls`).
 
 How the parts share the work: `path_building` finds candidates, `path_rules` checks one,
-`revocation` weighs lists and OCSP answers, `fetch` gets them. This module keeps what was found.
+`revocation` weighs lists and OCSP answers, which `answers` reads and `fetch` gets. This module
+keeps what was found.
 
 A check that is not kept costs some 3 ms of one core with one authority and its list, and 5 ms for
 each thousand entries of a list; checks run one at a time, because the decoder keeps state. A kept
-one costs some 60 microseconds. What was found holds until the next moment at which a certificate, list or answer begins or ends, so
-that hundreds of instances of one signer are one check, and it is kept for a minute at most.
+one costs some 60 microseconds. What was found holds until the next moment at which a certificate,
+list or answer begins or ends, so that hundreds of instances of one signer are one check, and it is
+kept for a minute at most.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from dicom_secure_node.pki.path_finding import Finding, Purpose, Question, Reque
 from dicom_secure_node.pki.trust import TrustStore
 
 if TYPE_CHECKING:
-    from dicom_secure_node.pki.revocation import Answers
+    from dicom_secure_node.pki.answers import Answers
 
 LOGGER = logging.getLogger(__name__)
 
@@ -142,12 +144,13 @@ class PathValidator:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         try:
+            from dicom_secure_node.pki import answers as reading
             from dicom_secure_node.pki import fetch as fetching
-            from dicom_secure_node.pki import path_rules, revocation
+            from dicom_secure_node.pki import path_rules
         except ImportError as exc:
             raise MissingExtra("validating certification paths", "sign") from exc
         required = trust.check_revocation or require_revocation
-        answers = revocation.read_answers(map(_der, trust.crls), ocsp_responses)
+        answers = reading.read_answers(map(_der, trust.crls), ocsp_responses)
         try:
             self._rules = path_rules.PathRules(
                 map(_der, trust.anchors),
@@ -162,7 +165,7 @@ class PathValidator:
             raise InvalidCertificate(found, "certificates", clause="RFC 5280 4.1") from exc
         self._ours = {_digest(c): c for c in (*trust.anchors, *intermediates)}
         self._anchored = bool(trust.anchors)
-        self._fetcher = fetching.Fetcher(timeout) if fetch else None
+        self._fetcher = fetching.Fetcher(timeout, clock) if fetch else None
         self._clock = clock
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
         self._kept_lock = threading.Lock()
@@ -217,20 +220,20 @@ class PathValidator:
                 proven=proven,
                 now=self._clock().astimezone(UTC),
             )
-            given = self._ours | {
-                _digest(certificate): certificate for certificate in (leaf, *others)
-            }
-            return replace(self._verdict(question, given), at=at)
+            return replace(self._verdict(question, (leaf, *others)), at=at)
         except Exception as exc:  # it may hold anything, and the decoders go far
             LOGGER.info("a certificate cannot be judged", exc_info=True)
             return PathVerdict(False, f"bad certificate: {type(exc).__name__}", at)
 
-    def _verdict(self, question: Question, given: Mapping[bytes, x509.Certificate]) -> PathVerdict:
+    def _verdict(
+        self, question: Question, certificates: tuple[x509.Certificate, ...]
+    ) -> PathVerdict:
         digest = sha256(b"".join(sha256(der).digest() for der in question.others)).digest()
         key = (question.leaf, digest, question.purpose, question.proven)
         kept = self._recall(key, question.at)
         if kept is not None:
             return kept
+        given = self._ours | {_digest(certificate): certificate for certificate in certificates}
         fetcher = self._fetcher
 
         def fetched_for(chain: tuple[bytes, ...]) -> tuple[Answers, tuple[Request, ...]]:

@@ -19,6 +19,10 @@ made, with two exceptions:
   now: an old one cannot know of a key stolen since.
 
 A hold that was lifted again leaves no trace in later lists and cannot be seen here.
+
+pyhanko takes two certificates, or two lists, with the same signature for one and the same. Whoever
+copies a genuine signature to a certificate with a key of his own could answer for the authority, so
+such impostors are sorted out, and what has been seen is kept by identity (`_Context`, `_Seen`).
 """
 
 from __future__ import annotations
@@ -28,25 +32,25 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, TypeVar
 
-from asn1crypto import core, x509
 from asn1crypto import crl as asn1_crl
-from asn1crypto import ocsp as asn1_ocsp
+from asn1crypto import x509
 from pyhanko_certvalidator import ValidationContext
 from pyhanko_certvalidator.authority import CertTrustAnchor
 from pyhanko_certvalidator.errors import RevokedError
+from pyhanko_certvalidator.ltv.poe import POEManager
 from pyhanko_certvalidator.ltv.types import ValidationTimingInfo, ValidationTimingParams
 from pyhanko_certvalidator.path import ValidationPath
-from pyhanko_certvalidator.policy_decl import (
-    DEFAULT_WEAK_HASH_ALGOS,
-    REQUIRE_REVINFO,
-    CertRevTrustPolicy,
-)
+from pyhanko_certvalidator.policy_decl import REQUIRE_REVINFO, CertRevTrustPolicy
+from pyhanko_certvalidator.registry import CertificateRegistry
 from pyhanko_certvalidator.revinfo.archival import CRLContainer, OCSPContainer
+from pyhanko_certvalidator.revinfo.manager import RevinfoManager
 from pyhanko_certvalidator.revinfo.validate_crl import verify_crl
 from pyhanko_certvalidator.revinfo.validate_ocsp import verify_ocsp_response
 
+from dicom_secure_node.pki.answers import Answer, Answers
 from dicom_secure_node.pki.path_finding import Finding, Question, Revocation
 
 T = TypeVar("T")
@@ -59,110 +63,8 @@ HARMLESS_TO_TOKENS = frozenset({"affiliation_changed", "superseded", "cessation_
 # The signers of lists and answers must not be revoked either; thisUpdate is looked at here.
 _POLICY = CertRevTrustPolicy(REQUIRE_REVINFO, retroactive_revinfo=True)
 
-# What an OCSP answer without nextUpdate is good for; pyhanko's rule.
-_NO_NEXT_UPDATE = timedelta(minutes=30)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A CRL, or one certificate's part of an OCSP answer.
-
-    Attributes
-    ----------
-    made, until : datetime
-        thisUpdate and nextUpdate, UTC.
-    covers_expired : datetime or None
-        It still knows certificates that expired at this date or later (expiredCertsOnCRL of
-        X.509, archiveCutoff of RFC 6960 4.4.4).
-    """
-
-    content: CRLContainer | OCSPContainer
-    made: datetime
-    until: datetime
-    covers_expired: datetime | None = None
-
-    def tells(self, certificate: x509.Certificate, question: Question) -> bool:
-        """Return whether its silence proves that `certificate` was good (module docstring)."""
-        end = certificate.not_valid_after
-        if end < self.made:
-            return self.covers_expired is not None and self.covers_expired <= end
-        return question.proven or end < question.now or self.until >= question.now
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What is known about revocation, and the certificates that came with it."""
-
-    known: tuple[Answer, ...] = ()
-    signers: tuple[x509.Certificate, ...] = ()
-
-    def __add__(self, other: Answers) -> Answers:
-        return Answers(self.known + other.known, self.signers + other.signers)
-
-    def borders(self) -> Iterator[datetime]:
-        """Yield the moments at which what is known may change."""
-        for answer in self.known:
-            yield answer.until
-        for signer in self.signers:
-            yield from (signer.not_valid_before, signer.not_valid_after)
-
-
-def read_answers(crls: Iterable[bytes] = (), ocsp_responses: Iterable[bytes] = ()) -> Answers:
-    """Return what is in DER lists and answers; what cannot be read, or is signed weakly, is not."""
-    known: list[Answer] = []
-    signers: list[x509.Certificate] = []
-    for der in crls:
-        try:
-            known.append(_crl(der))
-        except Exception:
-            LOGGER.info("a CRL cannot be used", exc_info=True)
-    for der in ocsp_responses:
-        try:
-            parts, certificates = _ocsp(der)
-        except Exception:
-            LOGGER.info("an OCSP answer cannot be used", exc_info=True)
-        else:
-            known.extend(parts)
-            signers.extend(certificates)
-    return Answers(tuple(known), tuple(signers))
-
-
-def _crl(der: bytes) -> Answer:
-    parsed = asn1_crl.CertificateList.load(der, strict=True)
-    content = parsed["tbs_cert_list"]
-    _refuse_weak(parsed["signature_algorithm"].hash_algo)
-    made = content["this_update"].native
-    until = content["next_update"].native
-    if until is None:  # RFC 5280 5.1.2.5 demands it
-        raise ValueError("no nextUpdate")
-    covers = None
-    for extension in content["crl_extensions"] or ():
-        if extension["extn_id"].dotted == "2.5.29.60":
-            covers = core.GeneralizedTime.load(extension["extn_value"].contents).native
-    return Answer(CRLContainer(parsed), made, until, covers)
-
-
-def _ocsp(der: bytes) -> tuple[list[Answer], list[x509.Certificate]]:
-    parsed = asn1_ocsp.OCSPResponse.load(der, strict=True)
-    containers = OCSPContainer.load_multi(parsed)
-    if not containers:  # "tryLater" and the like
-        raise ValueError(f"status {parsed['response_status'].native}")
-    basic = parsed["response_bytes"]["response"].parsed
-    _refuse_weak(basic["signature_algorithm"].hash_algo)
-    answers = []
-    for container in containers:
-        part = container.extract_single_response()
-        assert part is not None
-        made = part["this_update"].native
-        until = part["next_update"].native or made + _NO_NEXT_UPDATE
-        cutoff = part.archive_cutoff_value
-        answers.append(Answer(container, made, until, None if cutoff is None else cutoff.native))
-    return answers, list(basic["certs"] or ())
-
-
-def _refuse_weak(digest: str) -> None:
-    if digest in DEFAULT_WEAK_HASH_ALGOS:
-        raise ValueError(f"signed with {digest}")
+# A responder's clock may be ahead of ours.
+_SKEW = timedelta(minutes=5)
 
 
 @dataclass
@@ -201,8 +103,13 @@ def check_revocation(
     question : Question
         The moment, and what the path is for.
     """
-    pool, usable = _relevant(certificates, (*pool, *answers.signers), answers.known)
-    usable = [answer for answer in usable if answer.made <= question.now]
+    genuine = (anchor.certificate, *certificates)
+    pool, usable = _relevant(
+        certificates,
+        (one for one in pool if not _is_impostor(one, genuine)),
+        (one for one in answers.known if not any(_is_impostor(s, genuine) for s in one.signers)),
+    )
+    usable = [answer for answer in usable if answer.made <= question.now + _SKEW]
     path = ValidationPath(anchor, certificates[:-1], certificates[-1])
     seen = _Progress([(anchor.certificate, ValidationPath(anchor, [], None))])
     for depth, certificate in enumerate(certificates):
@@ -264,6 +171,41 @@ def _list_issuers(certificate: x509.Certificate) -> Iterator[x509.Name]:
                 yield name.chosen
 
 
+def _is_impostor(certificate: x509.Certificate, genuine: Iterable[x509.Certificate]) -> bool:
+    """Return whether it carries the signature of another one, which cannot be by chance."""
+    return any(
+        certificate.signature == one.signature and certificate.sha256 != one.sha256
+        for one in genuine
+    )
+
+
+class _Context(ValidationContext):
+    """Knows certificates by what they are, not by their signature alone."""
+
+    def record_validation(self, cert: x509.Certificate, path: ValidationPath) -> None:
+        self._validate_map[cert.sha256] = path
+
+    def check_validation(self, cert: x509.Certificate) -> ValidationPath | None:
+        return self._validate_map.get(cert.sha256)
+
+    def clear_validation(self, cert: x509.Certificate) -> None:
+        self._validate_map.pop(cert.sha256, None)
+
+
+class _Seen(RevinfoManager):
+    """Knows the issuers of lists by the list, not by its signature alone."""
+
+    def record_crl_issuer(
+        self, certificate_list: asn1_crl.CertificateList, cert: x509.Certificate
+    ) -> None:
+        self._crl_issuer_map[sha256(certificate_list.dump()).digest()] = cert
+
+    def check_crl_issuer(
+        self, certificate_list: asn1_crl.CertificateList
+    ) -> x509.Certificate | None:
+        return self._crl_issuer_map.get(sha256(certificate_list.dump()).digest())
+
+
 def _ask(
     answers: Sequence[Answer],
     certificate: x509.Certificate,
@@ -274,20 +216,25 @@ def _ask(
 ) -> tuple[bool, RevokedError | None]:
     """Return whether `answers` call `certificate` good, or the earliest revocation they hold."""
     contents = [answer.content for answer in answers]
-    context = ValidationContext(
+    registry = CertificateRegistry.build(pool)
+    context = _Context(
         trust_roots=[path.trust_anchor],
-        other_certs=pool,
+        certificate_registry=registry,
         moment=question.at,
         revinfo_policy=_POLICY,
-        crls=[c for c in contents if isinstance(c, CRLContainer)],
-        ocsps=[c for c in contents if isinstance(c, OCSPContainer)],
+        revinfo_manager=_Seen(
+            registry,
+            POEManager(),
+            crls=[c for c in contents if isinstance(c, CRLContainer)],
+            ocsps=[c for c in contents if isinstance(c, OCSPContainer)],
+        ),
         time_tolerance=timedelta(0),
     )
     # Not a "point in time": then a revocation is reported whenever it was, and we decide.
     timing = ValidationTimingInfo(question.at, question.at, point_in_time_validation=False)
     context.timing_params = ValidationTimingParams(timing, timedelta(0))
     for above, validated in seen.validated:
-        context.record_validation(above, validated)  # type: ignore[no-untyped-call]
+        context.record_validation(above, validated)
     by_ocsp = _look(verify_ocsp_response(certificate, path, context))
     by_list = _look(verify_crl(certificate, path, context))
     if by_list is False:
