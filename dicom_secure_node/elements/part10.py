@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from dicom_secure_node.elements.syntax import EXPLICIT_LITTLE, encoding_of
-from dicom_secure_node.elements.walk import Truncated, walk
+from dicom_secure_node.elements.walk import UNDEFINED, Truncated, walk
 from dicom_secure_node.errors import InvalidDataSet
 
 GROUP_LENGTH = 0x00020000
@@ -137,9 +137,15 @@ def _parse(data: bytes, at_end: bool) -> Header:
     offset = len(_PREFIX)
     values: dict[int, bytes] = {}
     while data[offset : offset + 2] == b"\x02\x00":
-        if offset == _end_by_length(values):
+        if _ends_by_length(values, offset):
             break
         position = next(walk(view[offset:], EXPLICIT_LITTLE, size=MAX_HEADER))
+        where = f"({position.tag >> 16:04X},{position.tag & 0xFFFF:04X}) at byte {offset}"
+        if position.length == UNDEFINED:
+            raise InvalidDataSet("an undefined length", "a length", where, "PS3.10 7.1")
+        if position.tag in values:
+            # Readers disagree on which one counts, and on where the header ends.
+            raise InvalidDataSet("an element twice", "once", where, "PS3.10 7.1")
         value, offset = offset + position.value, offset + position.end
         if offset > len(data):
             raise Truncated("the end", "the File Meta Information", clause="PS3.10 7.1")
@@ -149,13 +155,13 @@ def _parse(data: bytes, at_end: bool) -> Header:
     return Header(values, offset)
 
 
-def _end_by_length(values: Mapping[int, bytes]) -> int | None:
-    """Return where (0002,0000) puts the data set, if one starting like group 0002 is possible."""
-    syntax = values.get(TRANSFER_SYNTAX, b"").decode("ascii", "replace").strip("\0 ")
+def _ends_by_length(values: Mapping[int, bytes], offset: int) -> bool:
+    """Tell whether (0002,0000) puts a data set here that may start like group 0002."""
     length = values.get(GROUP_LENGTH, b"")
-    if len(length) != 4 or not encoding_of(syntax).deflated:
-        return None
-    return len(_PREFIX) + 12 + int.from_bytes(length, "little")
+    if len(length) != 4 or offset != len(_PREFIX) + 12 + int.from_bytes(length, "little"):
+        return False
+    syntax = values.get(TRANSFER_SYNTAX, b"").decode("ascii", "replace").strip("\0 ")
+    return encoding_of(syntax).deflated
 
 
 def _short(tag: int, vr: bytes, value: bytes) -> bytes:

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 from pydicom.datadict import dictionary_VR
 
-from dicom_secure_node.elements.syntax import IMPLICIT_LITTLE, Encoding
+from dicom_secure_node.elements.syntax import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
 from dicom_secure_node.errors import InvalidDataSet
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -35,10 +35,12 @@ MAX_ELEMENTS = 2_000_000
 MAX_VALUE = 1 << 16  # bytes; what a UID, name or identifier never exceeds
 
 # PS3.5 7.1.2: these have a 16-bit length, all others two reserved bytes and a 32-bit length.
-_SHORT = {
+SHORT_VRS = {
     vr: vr.decode()
     for vr in b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 }
+LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN"})
+LONG_VRS |= {b"UR", b"UT", b"UV"}
 _TAG_LENGTH = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _TAG_VR_LENGTH = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
 _LENGTH = {True: struct.Struct("<L"), False: struct.Struct(">L")}
@@ -191,6 +193,39 @@ def find(
     return found
 
 
+def end_of_undefined(
+    buffer: Buffer,
+    tag: int,
+    vr: str,
+    start: int,
+    value: int,
+    limit: int,
+    max_elements: int = MAX_ELEMENTS,
+) -> int:
+    """Return the offset after an element of undefined length and its delimiter.
+
+    Parameters
+    ----------
+    buffer : bytes-like
+        Explicit VR Little Endian.
+    tag, vr, start, value : int, str, int, int
+        The element and the offsets of its header and of its value.
+    limit : int
+        What it must not pass.
+    max_elements : int
+        Elements, items and delimiters in it.
+
+    Raises
+    ------
+    Truncated, InvalidDataSet
+    """
+    inside = _without_length(tag, vr, start, _Frame("elements", limit, True, EXPLICIT_LITTLE, 0))
+    end = value
+    for position in _walk(buffer, value, [inside], MAX_DEPTH, max_elements):
+        end = position.value  # of the delimiter at last, which has no value
+    return end
+
+
 def _walk(
     buffer: Buffer, offset: int, frames: list[_Frame], max_depth: int, max_elements: int
 ) -> Iterator[Position]:
@@ -242,11 +277,11 @@ def _header(buffer: Buffer, offset: int, frame: _Frame) -> tuple[int, str, int, 
         if frame.encoding.explicit:
             group, element, code, length = _TAG_VR_LENGTH[little].unpack_from(buffer, offset)
             value = offset + 8
-            if code in _SHORT:
-                vr = _SHORT[code]
-            elif group == 0xFFFE:
+            if group == 0xFFFE:  # first: a length may look like a VR
                 vr = ""
                 (length,) = _LENGTH[little].unpack_from(buffer, offset + 4)
+            elif code in SHORT_VRS:
+                vr = SHORT_VRS[code]
             elif code.isalpha() and code.isupper():
                 vr = code.decode("ascii")
                 (length,) = _LENGTH[little].unpack_from(buffer, offset + 8)

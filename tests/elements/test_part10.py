@@ -165,3 +165,15 @@ def test_random_bytes_raise_invalid_data_set_and_nothing_else(data: bytes) -> No
     for start in (b"", bytes(128) + b"DICM", encode_header(META)[:-9]):
         with contextlib.suppress(InvalidDataSet):
             read_header(io.BytesIO(start + data))
+
+
+TWO_WAYS = {
+    "a transfer syntax twice, for who takes the first": b"\2\0\x10\0UI\2\x001\0" * 2,
+    "a value of undefined length": b"\2\0\1\0OB\0\0\xff\xff\xff\xff\xfe\xff\xdd\xe0\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("group", TWO_WAYS.values(), ids=TWO_WAYS)
+def test_a_header_that_two_readers_read_differently_is_refused(group: bytes) -> None:
+    with pytest.raises(InvalidDataSet, match=r"\(0002,00[01][01]\) at byte 1\d\d: found an "):
+        read_header(io.BytesIO(bytes(128) + b"DICM" + group + DATA_SET))

@@ -228,6 +228,15 @@ SHAPES = {
         EXPLICIT_LITTLE,
         [(0x00081140, "SQ", 0), (SEQUENCE_DELIMITER, "", 0)],
     ),
+    "a fragment whose length looks like a VR": (
+        long(0x7FE00010, "OB", UNDEFINED)
+        + frame(ITEM, int.from_bytes(b"DA", "little"))  # 16708 bytes, a small JPEG frame
+        + frame(SEQUENCE_DELIMITER)
+        + bytes(16700)
+        + frame(SEQUENCE_DELIMITER),
+        EXPLICIT_LITTLE,
+        [(0x7FE00010, "OB", 0), (ITEM, "", 1), (SEQUENCE_DELIMITER, "", 0)],
+    ),
     "an empty sequence": (long(0x00081140, "SQ", 0), EXPLICIT_LITTLE, [(0x00081140, "SQ", 0)]),
     "nothing": (b"", EXPLICIT_LITTLE, []),
 }
