@@ -17,6 +17,7 @@ where. They never hold a passcode, ticket, token, private key or patient attribu
     │   │   └── LimitReached          2, 3, 2
     │   └── OperationRefused          a DIMSE status (PS3.7 Annex C)
     │       └── StoreRefused          a C-STORE status (PS3.4 Table B.2-1)
+    │           └── SignatureRejected 0xC000
     ├── InvalidInput                  the other side's bytes are not what the standard says
     │   ├── InvalidAuditMessage
     │   ├── InvalidDataSet
@@ -27,9 +28,25 @@ where. They never hold a passcode, ticket, token, private key or patient attribu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 
 class SecureNodeError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Callable[..., SecureNodeError], tuple[Any, ...]]:
+        # Pickle would hand the finished text to a constructor that makes texts of its parts.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(
+    kind: type[SecureNodeError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> SecureNodeError:
+    """Return an error that came from another process."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(SecureNodeError):
@@ -184,6 +201,10 @@ class StoreRefused(OperationRefused):
     """A C-STORE is refused; by default 0xC000, cannot understand (PS3.4 Table B.2-1)."""
 
     status = 0xC000
+
+
+class SignatureRejected(StoreRefused):
+    """The digital signatures of an instance are not what the policy asks for (PS3.15 Annex C)."""
 
 
 class InvalidInput(SecureNodeError):

@@ -17,7 +17,9 @@ import ctypes
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _AT_FDCWD = -100  # <fcntl.h>: paths are relative to the working directory
 _RENAME_NOREPLACE = 1  # <linux/fs.h>
@@ -81,17 +83,31 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     OSError
         Nothing has changed.
     """
+    with replacing(path, mode) as file:
+        write_all(file.fileno(), data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Give a new file to write; it takes the place of `path` when the block ends without error.
+
+    As `write_atomically`, for what is too large to be held. After an error, in the block too,
+    nothing has changed.
+
+    Raises
+    ------
+    OSError
+    """
     # The random part keeps apart threads, and a left-over of a process killed under our number.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, mode & 0o600)
     try:
-        try:
-            write_all(descriptor, data)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
             os.fchmod(descriptor, mode)  # not narrowed by the umask: the caller was explicit
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.replace(temporary, path)  # noqa: PTH105 - one system call, as the docstring says
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

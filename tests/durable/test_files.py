@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dicom_secure_node.durable.files import (
     fsync_folder,
     make_folder,
     rename_no_replace,
+    replacing,
     write_all,
     write_atomically,
 )
@@ -243,3 +245,23 @@ def test_write_all_goes_on_after_a_short_write(tmp_path: Path) -> None:
     with os.fdopen(reading, "rb") as file:
         assert file.read() == data
     writer.join()
+
+
+def test_a_large_file_is_written_piece_by_piece(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with replacing(tmp_path / "a", mode=0o640) as file:
+        for _ in range(3):
+            file.write(b"new")
+        assert (tmp_path / "a").read_bytes() == b"old"
+    assert (tmp_path / "a").read_bytes() == b"newnewnew"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert names(tmp_path) == ["a"]
+
+
+def test_nothing_changes_when_the_writer_gives_up(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with contextlib.suppress(KeyboardInterrupt), replacing(tmp_path / "a") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
