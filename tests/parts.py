@@ -21,10 +21,11 @@ import pytest
 
 PROGRAMS = {
     # program: (full path on Debian 12, Debian package)
+    "dcmconv": ("/usr/bin/dcmconv", "dcmtk"),
     "dcmdump": ("/usr/bin/dcmdump", "dcmtk"),
+    "dcmsign": ("/usr/bin/dcmsign", "dcmtk"),
     "dcmftest": ("/usr/bin/dcmftest", "dcmtk"),
     "dcmodify": ("/usr/bin/dcmodify", "dcmtk"),
-    "dcmsign": ("/usr/bin/dcmsign", "dcmtk"),
     "echoscu": ("/usr/bin/echoscu", "dcmtk"),
     "findscu": ("/usr/bin/findscu", "dcmtk"),
     "storescp": ("/usr/bin/storescp", "dcmtk"),

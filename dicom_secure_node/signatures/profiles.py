@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -174,6 +175,7 @@ def tags_to_sign(
     return tuple(sorted(chosen.difference(without)))
 
 
+@lru_cache(maxsize=256)
 def demanded(profile: Profile, sop_class: str) -> frozenset[int]:
     """Return the tags a checker wants signed, where they are present.
 

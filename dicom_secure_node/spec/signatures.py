@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -188,7 +188,7 @@ class MinimumList:
     purpose_required: bool
     purpose: Purpose | None
 
-    @property
+    @cached_property
     def tags(self) -> frozenset[int]:
         """Return every tag of the list, those of the wide reading included."""
         return frozenset(self.of_tag)
