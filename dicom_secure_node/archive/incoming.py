@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from dicom_secure_node.archive.keys import Keys, read_keys
 from dicom_secure_node.archive.provenance import Provenance, complete
@@ -104,6 +104,8 @@ class Incoming:
         The temporary file.
     size : int
         Bytes of the data set so far.
+    findings : mapping or None
+        What was found out about it, JSON values, for its row in the index.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Incoming:
         self.provenance = provenance
         self.path = path
         self.size = 0
+        self.findings: Mapping[str, Any] | None = None
         self._check_space = check_space
         self._place = place
         self._hash = hashlib.sha256()

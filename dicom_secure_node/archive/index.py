@@ -56,6 +56,7 @@ MIGRATIONS = (
     CREATE INDEX instance_study ON instance (study, series);
     CREATE INDEX instance_unaudited ON instance (association_id) WHERE NOT audited;
     """,
+    "ALTER TABLE instance ADD COLUMN findings TEXT",
 )
 
 _BUSY_SECONDS = 30  # another process of the node is writing
@@ -77,6 +78,9 @@ class Entry:
         SHA-256 of the data set, hex.
     audited : bool
         Its arrival is in the audit trail.
+    findings : mapping or None
+        What the gates found out about it on arrival, JSON values; None where nobody looked. They
+        are not in the file, so an index made anew has none.
 
     The others are those of `Provenance` and `Keys`.
     """
@@ -106,6 +110,7 @@ class Entry:
     listener: str
     received_at: datetime
     audited: bool = False
+    findings: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -220,8 +225,10 @@ class Index:
             database.executemany(_INSERT, rows)
 
     def replace(self, entries: Iterable[Entry]) -> None:
-        """Add or replace rows in one transaction; whether they were audited is kept."""
-        kept = ", ".join(f"{c} = excluded.{c}" for c in _COLUMNS if c != "audited")
+        """Add or replace rows in one transaction; what only the index knows is kept."""
+        kept = ", ".join(
+            f"{c} = excluded.{c}" for c in _COLUMNS if c not in ("audited", "findings")
+        )
         statement = _INSERT.removesuffix("ON CONFLICT DO NOTHING")
         rows = [_row(entry) for entry in entries]
         with self._transaction() as database:
@@ -349,7 +356,8 @@ def _translated() -> Iterator[None]:
 
 def _row(entry: Entry) -> tuple[object, ...]:
     facts = {name: getattr(entry, name) for name in _COLUMNS}
-    facts["tls"] = None if entry.tls is None else json.dumps(dict(entry.tls))
+    for name in ("tls", "findings"):
+        facts[name] = None if facts[name] is None else json.dumps(dict(facts[name]))
     facts["received_at"] = entry.received_at.isoformat()
     return tuple(facts.values())
 
@@ -362,7 +370,8 @@ def _study(row: tuple[Any, ...]) -> Study:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     facts = dict(zip(_COLUMNS, row, strict=True))
-    facts["tls"] = None if facts["tls"] is None else json.loads(facts["tls"])
+    for name in ("tls", "findings"):
+        facts[name] = None if facts[name] is None else json.loads(facts[name])
     facts["received_at"] = datetime.fromisoformat(facts["received_at"])
     facts["audited"] = bool(facts["audited"])
     return Entry(**facts)

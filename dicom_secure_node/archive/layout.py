@@ -6,6 +6,7 @@
     instances/3f/3f7c...e1.2.dcm      other bytes under the same UID, received later
     incoming/                         not yet kept
     index.sqlite                      can be made anew from the files
+    quarantine/                       an archive of its own, for what is suspicious
 
 256 folders, there from the start: a C-STORE never waits for the fsync of a new one, and ten
 million instances are 40,000 in each, which today's file systems take easily. A UID is never
@@ -24,6 +25,7 @@ from dicom_secure_node.durable.files import fsync_folder, make_folder
 
 INSTANCES = "instances"
 INCOMING = "incoming"
+QUARANTINE = "quarantine"
 INDEX = "index.sqlite"  # unless it is elsewhere
 
 _NAME = re.compile(r"([0-9a-f]{64})(?:\.([0-9]{1,9}))?\.dcm", re.ASCII)

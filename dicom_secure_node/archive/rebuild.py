@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dicom_secure_node.archive.index import Entry, Index, is_damaged
 from dicom_secure_node.archive.keys import Keys, read_file
@@ -39,7 +40,15 @@ class Rebuilt:
     unreadable: tuple[str, ...]
 
 
-def entry_of(provenance: Provenance, keys: Keys, *, version: int, size: int, digest: str) -> Entry:
+def entry_of(
+    provenance: Provenance,
+    keys: Keys,
+    *,
+    version: int,
+    size: int,
+    digest: str,
+    findings: Mapping[str, Any] | None = None,
+) -> Entry:
     """Return the row of an instance."""
     return Entry(
         sop_instance=provenance.sop_instance,
@@ -66,6 +75,7 @@ def entry_of(provenance: Provenance, keys: Keys, *, version: int, size: int, dig
         association_id=provenance.association_id,
         listener=provenance.listener,
         received_at=provenance.received_at,
+        findings=findings,
     )
 
 

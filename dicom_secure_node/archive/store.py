@@ -239,7 +239,9 @@ class Archive:
     ) -> Stored:
         """Bring name and row to the disk, also for a duplicate: `first` may still be at it."""
         size, digest = incoming.size, incoming.digest
-        entry = entry_of(first, keys, version=version, size=size, digest=digest)
+        entry = entry_of(
+            first, keys, version=version, size=size, digest=digest, findings=incoming.findings
+        )
         try:
             with out_of_resources():
                 fsync_folder(target.parent)

@@ -106,7 +106,18 @@ def test_a_row_tells_all_that_is_known(archive: Archive) -> None:
         "listener": "tls",
         "received_at": datetime(2024, 2, 29, 12, 0, 0, 123456, tzinfo=UTC),
         "audited": False,
+        "findings": None,
     }
+
+
+def test_findings_of_the_gates_are_in_the_row_and_stay_there(archive: Archive) -> None:
+    incoming = archive.receive(provenance())
+    incoming.write(data_set())
+    incoming.findings = {"signatures": {"valid": True}}
+    incoming.keep()
+    assert archive.find("1.2.3.4")[0].findings == {"signatures": {"valid": True}}
+    archive.rebuild()  # they are not in the file
+    assert archive.find("1.2.3.4")[0].findings == {"signatures": {"valid": True}}
 
 
 def test_what_is_not_known_is_none(archive: Archive) -> None:
@@ -159,7 +170,7 @@ def test_an_index_made_anew_equals_the_old_one(full: Path, tmp_path: Path) -> No
     assert (rebuilt.read, rebuilt.removed, rebuilt.unreadable) == (len(old), 0, ())
     assert read[-1] == len(old)
     # Without the old index, audits are taken for done.
-    assert rows(tmp_path / "new.sqlite") == [(*row[:-1], 1) for row in old]
+    assert rows(tmp_path / "new.sqlite") == [(*row[:-2], 1, None) for row in old]
 
 
 def test_a_lost_index_is_made_anew_when_the_archive_is_opened(full: Path, tmp_path: Path) -> None:
@@ -189,7 +200,7 @@ def test_a_rebuild_mends_rows_and_removes_those_without_file(archive: Archive) -
         "study_date, study_description, accession, patient_id, patient_name, "
         "'instances/zz/gone.dcm', size, digest, transfer_syntax, calling_ae, called_ae, "
         "peer_address, peer_subject, tls, identity, association_id, listener, received_at, "
-        "audited FROM instance LIMIT 1"
+        "audited, findings FROM instance LIMIT 1"
     )
     database.commit()
     database.close()
@@ -241,7 +252,8 @@ def test_an_older_schema_is_brought_up_to_date(full: Path, tmp_path: Path, versi
         database.executescript(script)
     database.execute(f"PRAGMA user_version = {version}")
     database.execute(f"ATTACH '{full / 'index.sqlite'}' AS full")
-    database.execute("INSERT INTO instance SELECT * FROM full.instance")
+    columns = ", ".join(row[1] for row in database.execute("PRAGMA main.table_info(instance)"))
+    database.execute(f"INSERT INTO instance ({columns}) SELECT {columns} FROM full.instance")  # noqa: S608
     database.commit()
     database.close()
     Index(path).close()
