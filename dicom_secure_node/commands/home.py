@@ -17,7 +17,7 @@ NODE_TOML = """\
 [node]
 ae_title = "SECURENODE"           # our own; callers may use any called AE title
 # What happens to an association, in this order.
-plugins = ["certificate", "identity", "access", "storage", "audit"]
+plugins = ["certificate", "identity", "access", "signatures", "storage", "audit"]
 
 [[listener]]
 name = "tls"
@@ -57,6 +57,11 @@ when_full = "refuse"
 # [[certificate.binding]]
 # calling_ae = "CT1"
 # san = "dns:ct1.example.org"
+
+# Verify digital signatures on arrival; "require-creator" refuses what the device did not sign:
+# [signatures]
+# on_store = ["verify-if-present"]
+# trust = ["pki/device-ca.crt"]
 
 # With one rule, what no rule allows is refused:
 # [[access.rule]]

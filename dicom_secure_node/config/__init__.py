@@ -12,6 +12,7 @@ from dicom_secure_node.config.identity import (
     SamlIssuer,
 )
 from dicom_secure_node.config.reader import load
+from dicom_secure_node.config.signatures import Signatures
 from dicom_secure_node.config.tables import (
     PLAIN,
     Access,
@@ -49,5 +50,6 @@ __all__ = [
     "NodeConfig",
     "Passcode",
     "Services",
+    "Signatures",
     "load",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from dicom_secure_node.config.identity import Demanded, Identity, TypeName, demand_of
+from dicom_secure_node.config.signatures import Signatures
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessRule
 from dicom_secure_node.identity.certificate_binding import ANYBODY, Binding
@@ -72,7 +73,14 @@ class Node:
     """
 
     ae_title: str = "SECURENODE"
-    plugins: tuple[str, ...] = ("certificate", "identity", "access", "storage", "audit")
+    plugins: tuple[str, ...] = (
+        "certificate",
+        "identity",
+        "access",
+        "signatures",
+        "storage",
+        "audit",
+    )
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -380,6 +388,7 @@ class NodeConfig:
     identity: Identity = field(default_factory=Identity)
     access: Access = Access()
     certificate: Certificate = Certificate()
+    signatures: Signatures = field(default_factory=Signatures)
     archive: Archive = Archive()
     audit: Audit = Audit()
 
@@ -388,6 +397,8 @@ class NodeConfig:
         for plugin, key in self._settings_with_a_gate():
             wanted = f"{plugin!r} among them: nothing else looks at {key}"
             _demand(plugin in self.node.plugins, "node", list(self.node.plugins), wanted)
+        for title in self.signatures.on_store_for:
+            _demand_ae_title("signatures", title)
         labels = [listener.label for listener in self.listener if listener.port or listener.name]
         for label in labels:
             _demand(labels.count(label) == 1, "listener", label, "each name and address once")
@@ -398,6 +409,8 @@ class NodeConfig:
             yield "access", "[[access.rule]]"
         if self.certificate.binding:
             yield "certificate", "[[certificate.binding]]"
+        if self.signatures.looks:
+            yield "signatures", "[signatures] on_store"
         if self.audit.repository:
             yield "audit", "[[audit.repository]]"
         for one in self.listener:

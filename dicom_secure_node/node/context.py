@@ -165,6 +165,22 @@ class OperationContext:
     transfer_syntax: str = ""
 
 
+@dataclass(frozen=True)
+class Suspicion:
+    """What a gate holds against an instance without refusing it; kept in its `StoreContext`.
+
+    Attributes
+    ----------
+    reason : str
+        In words fit for log and audit.
+    quarantined : bool
+        Keep the instance apart from the others.
+    """
+
+    reason: str
+    quarantined: bool
+
+
 class Sink(Protocol):
     """Something that sees the data set's bytes as they come in, like a digest."""
 
@@ -201,6 +217,8 @@ class StoreContext(Keeps):
         When the command was read, UTC.
     body : Body or None
         The bytes; complete when `on_store` runs.
+    findings : dict
+        What gates found out and the archive's index should remember, JSON values by a name.
     """
 
     def __init__(
@@ -219,6 +237,7 @@ class StoreContext(Keeps):
         self.message_id = message_id
         self.received = datetime.now(UTC)
         self.body: Body | None = None
+        self.findings: dict[str, object] = {}
         self.sinks: dict[object, Sink] = {}
 
     def verdict_of(self, plugin: object) -> Sink | None:

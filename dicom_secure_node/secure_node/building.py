@@ -19,9 +19,11 @@ from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.pki.credential import load_credential_base
-from dicom_secure_node.pki.files import passphrase_source
+from dicom_secure_node.pki.files import passphrase_source, read_certificates
+from dicom_secure_node.pki.paths import PathValidator
 from dicom_secure_node.pki.trust import load_trust
 from dicom_secure_node.secure_node import identities
+from dicom_secure_node.signatures.verify import Verifier
 from dicom_secure_node.tls.context import ClientContext, ServerContext
 from dicom_secure_node.tls.profiles import profile_named
 from dicom_secure_node.tls.reload import Reloading
@@ -29,7 +31,7 @@ from dicom_secure_node.tls.socket import TLSSocket
 
 ENTRY_POINTS = "dicom_secure_node.plugins"
 Ask = Callable[[str], bytes]
-OURS = ("certificate", "identity", "access", "storage", "audit")
+OURS = ("certificate", "identity", "access", "signatures", "storage", "audit")
 
 
 def server_context(table: config.Listener, ask: Ask | None = None) -> ServerContext:
@@ -84,6 +86,8 @@ def check(tables: config.NodeConfig) -> None:
         repository(one)
     if "identity" in tables.node.plugins:
         identities.check(tables)
+    if tables.signatures.looks:
+        signature_verifier(tables.signatures)
     for name in tables.node.plugins:
         if name not in OURS:
             plugin_named(name)
@@ -142,6 +146,31 @@ class _Latest:
 
 def _keep_last_good(_: Exception) -> None:
     """Do nothing more: `Reloading` logs it, and audit trouble makes no audit messages."""
+
+
+def signature_verifier(table: config.Signatures) -> Verifier:
+    """Return what verifies digital signatures, from its files as they are now.
+
+    Raises
+    ------
+    ConfigurationError
+        A file cannot be used, or the optional packages are missing.
+    """
+    with _usable("signatures"):
+        trust = load_trust(table.trust, table.crl)
+        between = [one for path in table.intermediates for one in read_certificates(path)]
+        signers = PathValidator(trust, intermediates=between, fetch=table.fetch)
+        authorities = None
+        if table.timestamp_trust:
+            authorities = PathValidator(
+                load_trust(table.timestamp_trust), intermediates=between, fetch=table.fetch
+            )
+    return Verifier(signers, authorities)
+
+
+def signature_files(table: config.Signatures) -> list[Path]:
+    """Return the files the verifier of signatures is made of."""
+    return [*table.trust, *table.crl, *table.intermediates, *table.timestamp_trust]
 
 
 def plugin_named(name: str) -> Plugin:

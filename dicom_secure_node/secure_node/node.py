@@ -28,6 +28,7 @@ from pynetdicom.association import Association
 
 from dicom_secure_node import config as configuration
 from dicom_secure_node.archive import Archive
+from dicom_secure_node.archive.layout import QUARANTINE
 from dicom_secure_node.audit.limiter import AlertLimiter
 from dicom_secure_node.audit.messages import AuditSource
 from dicom_secure_node.audit.trail import AuditTrail
@@ -43,9 +44,11 @@ from dicom_secure_node.node.plugins.access import AccessPlugin
 from dicom_secure_node.node.plugins.audit import AuditPlugin
 from dicom_secure_node.node.plugins.certificate import CertificatePlugin
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
+from dicom_secure_node.node.plugins.signatures import SignaturePlugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.identities import IdentityBackends, identity_policies
+from dicom_secure_node.signatures.verify import Verifier
 from dicom_secure_node.tls.reload import Reloading
 
 logger = logging.getLogger(__name__)
@@ -92,11 +95,16 @@ class SecureNode:
         self._listeners = {one.label: self._listener(one) for one in self.config.listener}
         self.trail = self._audit_trail()
         self.archive: Archive | None = None
+        self.quarantine: Archive | None = None
         self._identities: IdentityBackends | None = None
         try:
             self.archive = self._open_archive()
+            self.quarantine = self._open_quarantine()
             self._audit = AuditPlugin(
-                self.trail, self.config.node.ae_title, AlertLimiter(texts=32), self.archive
+                self.trail,
+                self.config.node.ae_title,
+                AlertLimiter(texts=32),
+                [one for one in (self.archive, self.quarantine) if one is not None],
             )
             self._identities = IdentityBackends(self.config, backends, self._audit.locked)
             self._plugins = self._build_plugins(plugins or {})
@@ -277,8 +285,9 @@ class SecureNode:
 
     def _close(self) -> None:
         self.trail.stop()
-        if self.archive is not None:
-            self.archive.close()
+        for archive in (self.archive, self.quarantine):
+            if archive is not None:
+                archive.close()
         if self._identities is not None:
             self._identities.close()
 
@@ -362,6 +371,25 @@ class SecureNode:
         archive = self.config.archive
         return Archive(archive.path, index=archive.index, duplicates=archive.duplicates)
 
+    def _open_quarantine(self) -> Archive | None:
+        """Open the archive for what signatures made suspicious, where there is to be one."""
+        if self.archive is None or self.config.signatures.refused != "quarantine":
+            return None
+        return Archive(self.archive.folder / QUARANTINE, duplicates="version")
+
+    def _signatures(self) -> SignaturePlugin:
+        table = self.config.signatures
+        if not table.looks:
+            return SignaturePlugin(_nobody_verifies, table.policy)
+        reloading = Reloading(
+            partial(building.signature_verifier, table),
+            building.signature_files(table),
+            on_problem=partial(self._bad_material, "signatures"),
+        )
+        return SignaturePlugin(
+            lambda: reloading.current, table.policy, table.overrides, table.refused
+        )
+
     def _build_plugins(self, given: Mapping[str, Plugin]) -> list[Plugin]:
         assert self._identities is not None  # made before the plug-ins
         ours: dict[str, Plugin] = {
@@ -370,10 +398,11 @@ class SecureNode:
             ),
             "identity": IdentityPlugin(identity_policies(self.config), self._identities.backends),
             "access": AccessPlugin(AccessPolicy(self.config.access.rule)),
+            "signatures": self._signatures(),
             "audit": self._audit,
         }
         if self.archive is not None:
-            ours["storage"] = StoragePlugin(self.archive)
+            ours["storage"] = StoragePlugin(self.archive, self.quarantine)
         names = self.config.node.plugins
         for name in given:
             if name not in names:
@@ -383,6 +412,10 @@ class SecureNode:
     def _host(self, application: dict[Any, Any]) -> PluginHost:
         storage = next((p for p in self._plugins if isinstance(p, StoragePlugin)), None)
         return PluginHost(self._plugins, storage.receive if storage else None, application)
+
+
+def _nobody_verifies() -> Verifier:
+    raise AssertionError("no policy looks at signatures")
 
 
 def _split_handlers(

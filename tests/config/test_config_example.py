@@ -22,6 +22,7 @@ UNCOMMENTED = re.sub(r"^#(?=[^ #\n])", "", AS_IS, flags=re.MULTILINE)
 NO_DEFAULT = {
     "listener.passphrase_file",
     "listener.identity_for",
+    "signatures.on_store_for",
     "archive.index",
     "listener.identity_types",
     "audit.repository.host",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,12 +29,14 @@ from dicom_secure_node.errors import (
     HandshakeRefused,
     IdentityRefused,
     Refused,
+    SignatureRejected,
 )
 from dicom_secure_node.node.context import (
     AssociationContext,
     Connection,
     OperationContext,
     StoreContext,
+    Suspicion,
 )
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.spec import audit as codes
@@ -78,8 +80,8 @@ class AuditPlugin(Plugin):
         Durable when `emit` returns.
     ae_title : str
         Ours.
-    archive : Archive, optional
-        Tells what a crash left unreported.
+    archives : sequence of Archive
+        They tell what a crash left unreported.
     limiter : AlertLimiter
         Sums up floods.
     """
@@ -87,24 +89,24 @@ class AuditPlugin(Plugin):
     observable = False  # a node that cannot record must not serve
 
     def __init__(
-        self, trail: Trail, ae_title: str, limiter: AlertLimiter, archive: Archive | None = None
+        self, trail: Trail, ae_title: str, limiter: AlertLimiter, archives: Sequence[Archive] = ()
     ) -> None:
         self._trail = trail
         self._ae_title = ae_title
         self._limiter = limiter
-        self._archive = archive
+        self._archives = tuple(archives)
 
     # -- the node --------------------------------------------------------------------------
 
     def started(self) -> None:
         """Report the start, and what an earlier run stored and did not report."""
         self._trail.emit(messages.application_activity(codes.APPLICATION_START, self._node()))
-        if self._archive is not None:
-            left_over = list(self._archive.unaudited())
+        for archive in self._archives:
+            left_over = list(archive.unaudited())
             for left in left_over:
                 self._trail.emit(self._left_over(left))
             for association_id in {left.association_id for left in left_over}:
-                self._archive.mark_audited(association_id)
+                archive.mark_audited(association_id)
 
     def stopped(self) -> None:
         """Report the stop, after whatever the limiter still holds back."""
@@ -266,7 +268,14 @@ class AuditPlugin(Plugin):
             return
         if error is None:
             self._count(store, transfers)
+            self._suspicion(store)
             return
+        if isinstance(error, SignatureRejected):
+            self._alert(
+                codes.USE_OF_RESTRICTED_FUNCTION,
+                f"C-STORE of {store.association.calling_ae!r} refused: {error.reason}",
+                store.association.connection.address,
+            )
         if error.reason in transfers.failures:
             return
         if len(transfers.failures) < 16:
@@ -282,6 +291,18 @@ class AuditPlugin(Plugin):
                     outcome=messages.SERIOUS_FAILURE,
                     reason=f"C-STORE refused: {error.reason}",
                 )
+            )
+
+    def _suspicion(self, store: StoreContext) -> None:
+        """Security Alert for what was kept although a gate holds something against it."""
+        suspicion = store.kept(Suspicion)
+        if suspicion is not None:
+            how = "quarantined" if suspicion.quarantined else "kept and marked"
+            self._alert(
+                codes.USE_OF_RESTRICTED_FUNCTION,
+                f"instance of {store.association.calling_ae!r} {how}: {suspicion.reason}",
+                store.association.connection.address,
+                messages.MINOR_FAILURE,
             )
 
     @staticmethod
@@ -304,8 +325,9 @@ class AuditPlugin(Plugin):
                     self._trail.emit(
                         self._transferred(association, study, transfer, action, counted)
                     )
-        if self._archive is not None and transfers.by_study:
-            self._archive.mark_audited(association.id)
+        if transfers.by_study:
+            for archive in self._archives:
+                archive.mark_audited(association.id)
         self._login(association, codes.LOGOUT)
 
     def _transferred(

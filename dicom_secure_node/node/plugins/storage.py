@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dicom_secure_node.archive import Archive, Incoming, Provenance
+from dicom_secure_node.archive import Archive, Incoming, Provenance, Stored
 from dicom_secure_node.errors import StoreRefused
-from dicom_secure_node.node.context import StoreContext
+from dicom_secure_node.node.context import StoreContext, Suspicion
 from dicom_secure_node.node.plugin import Plugin
+
+_PIECE = 1 << 20  # bytes
 
 
 class StoragePlugin(Plugin):
@@ -14,12 +16,15 @@ class StoragePlugin(Plugin):
     Parameters
     ----------
     archive : Archive
+    quarantine : Archive, optional
+        For what a gate wants to be kept apart (`Suspicion`). Without one, that is refused.
     """
 
     observable = False  # a full disk is no matter of policy
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, quarantine: Archive | None = None) -> None:
         self._archive = archive
+        self._quarantine = quarantine
 
     def receive(self, store: StoreContext) -> Incoming:
         """Return the body of a new C-STORE: a file in the archive's waiting room."""
@@ -53,7 +58,26 @@ class StoragePlugin(Plugin):
         """Sync the file, move it into place, index it; only then may the peer forget it."""
         if not isinstance(store.body, Incoming):
             raise StoreRefused("the data set did not go through the archive", status=0xA700)
-        store.keep(store.body.keep())
+        store.body.findings = store.findings or None
+        suspicion = store.kept(Suspicion)
+        if suspicion is not None and suspicion.quarantined:
+            store.keep(self._keep_apart(store.body))
+        else:
+            store.keep(store.body.keep())
+
+    def _keep_apart(self, body: Incoming) -> Stored:
+        """Copy the data set into the quarantine; it is a rare way to go."""
+        if self._quarantine is None:
+            raise StoreRefused("there is no quarantine to put it into", status=0xA700)
+        apart = self._quarantine.receive(body.provenance)
+        apart.findings = body.findings
+        try:
+            with body.open() as file:
+                while piece := file.read(_PIECE):
+                    apart.write(piece)
+            return apart.keep()
+        finally:
+            apart.abandon()
 
     def describe(self) -> str:
         """Return where instances go."""
