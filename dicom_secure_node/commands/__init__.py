@@ -30,7 +30,19 @@ from dicom_secure_node import errors
 from dicom_secure_node.commands.output import one_line
 
 PROGRAM = "dicom-secure-node"
-VERBS = ("serve", "send", "echo", "pki", "user", "access", "config", "audit", "archive")
+VERBS = (
+    "serve",
+    "send",
+    "echo",
+    "pki",
+    "user",
+    "access",
+    "config",
+    "audit",
+    "archive",
+    "sign",
+    "verify",
+)
 
 DONE = 0
 NEGATIVE = 1

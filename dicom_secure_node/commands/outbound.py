@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from pynetdicom.presentation import PresentationContext
 
+from dicom_secure_node.commands.inputs import ask_passphrase
 from dicom_secure_node.errors import ConfigurationError, IdentityRefused
 from dicom_secure_node.identity import saml_response
 from dicom_secure_node.identity.claims import Claim, IdentityType
@@ -145,16 +145,10 @@ def _tls(folder: Path, profile: str, allow_retired: bool, check_name: bool) -> C
     crl = folder / "ca.crl"
     return ClientContext(
         profile_named(profile, allow_retired=allow_retired),
-        load_credential_base(folder / "client", _ask_passphrase),
+        load_credential_base(folder / "client", ask_passphrase),
         load_trust([folder / "ca.crt"], [crl] if crl.exists() else []),
         check_name,
     )
-
-
-def _ask_passphrase() -> bytes:
-    if not sys.stdin.isatty():
-        raise ConfigurationError("the private key is encrypted, and nobody is there to ask")
-    return getpass.getpass("passphrase of the private key: ").encode()
 
 
 def _identity(args: argparse.Namespace) -> Claim | None:

@@ -25,12 +25,17 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
     )
 
 
-def emit_json(value: object) -> None:
-    """Print one JSON value as one line of ASCII on stdout, at once.
+def json_line(value: object) -> str:
+    """Return a JSON value as one line of ASCII, without its line feed.
 
-    What JSON does not know (paths, moments, UIDs) is printed as its text.
+    What JSON does not know (paths, moments, UIDs) becomes its text.
     """
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    return json.dumps(value, default=str)
+
+
+def emit_json(value: object) -> None:
+    """Print one JSON value as one line on stdout, at once."""
+    sys.stdout.write(json_line(value) + "\n")
     sys.stdout.flush()
 
 

@@ -8,14 +8,22 @@ from collections import Counter
 from pathlib import Path
 
 from dicom_secure_node.commands import Subparsers, outbound
+from dicom_secure_node.commands.inputs import ask_passphrase
 from dicom_secure_node.commands.output import Progress, emit_json, one_line
-from dicom_secure_node.node.sending import Sent, files_below, send_files
+from dicom_secure_node.commands.signing import SIGNING_PROFILES, SigningKey, Wish
+from dicom_secure_node.elements.folders import files_below
+from dicom_secure_node.errors import ConfigurationError
+from dicom_secure_node.node.sending import Sent, Sign, send_files
+from dicom_secure_node.signatures.profiles import CREATOR
+from dicom_secure_node.signatures.sign import sign_file
 
 _EXAMPLES = """examples:
   dicom-secure-node send pacs.example.org 2762 --credential secure-node/pki study/
   dicom-secure-node send pacs.example.org 2762 --credential secure-node/pki \\
       --calling CT1 --called PACS --user ada --passcode-file passcode.txt --ask-response *.dcm
   dicom-secure-node send 127.0.0.1 11112 --plain --called ORTHANC image.dcm
+  dicom-secure-node send pacs.example.org 2762 --credential secure-node/pki \\
+      --sign-key ct1.key --sign-cert ct1.crt study/
 """
 
 
@@ -31,6 +39,20 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     outbound.add_peer(parser)
     parser.add_argument(
+        "--sign-key",
+        metavar="KEY",
+        help="sign each instance before it is sent (see sign --key); the files stay as they are",
+    )
+    parser.add_argument(
+        "--sign-cert", metavar="FILE", type=Path, help="certificate, where the key does not hold it"
+    )
+    parser.add_argument(
+        "--sign-passphrase-file", metavar="FILE", type=Path, help="passphrase of the key, or PIN"
+    )
+    parser.add_argument(
+        "--sign-profile", choices=SIGNING_PROFILES, help="creator (default), base, ..."
+    )
+    parser.add_argument(
         "paths", metavar="PATH", type=Path, nargs="+", help="file, or folder to walk"
     )
 
@@ -38,11 +60,12 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send the files and return the exit code."""
     open_association = outbound.opener(args)
+    sign = _signing(args)
     paths = list(files_below(args.paths))
     results: Counter[str] = Counter()
     failed = False
     with Progress("sending", len(paths)) as progress:
-        for sent in send_files(open_association, paths):
+        for sent in send_files(open_association, paths, sign=sign):
             results[sent.outcome] += 1
             failed = failed or not sent.ok
             _tell(sent, args.json)
@@ -50,6 +73,18 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _summarise(results, len(paths))
     return 1 if failed or not paths else 0
+
+
+def _signing(args: argparse.Namespace) -> Sign | None:
+    """Return what signs an instance on its way, if anything does."""
+    if args.sign_key is None:
+        if args.sign_cert or args.sign_passphrase_file or args.sign_profile:
+            raise ConfigurationError("found an option of signing, wanted --sign-key too")
+        return None
+    key = SigningKey(args.sign_key, args.sign_cert, args.sign_passphrase_file)
+    signer = key.load(ask_passphrase)
+    wish = Wish(args.sign_profile or CREATOR.name)
+    return lambda path, out: sign_file(path, out, signer, wish.order(path))
 
 
 def _tell(sent: Sent, as_json: bool) -> None:
@@ -64,6 +99,7 @@ def _tell(sent: Sent, as_json: bool) -> None:
                 "text": sent.text,
                 "sop_instance": sent.sop_instance,
             }
+            | ({"signature": sent.signature} if sent.signature else {})
         )
     elif sent.text:
         sys.stdout.write(f"{one_line(str(sent.path))}: {sent.outcome}: {one_line(sent.text)}\n")

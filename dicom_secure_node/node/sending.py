@@ -4,15 +4,19 @@ The data set is never decoded: file meta says which SOP class and transfer synta
 and what follows it goes out as it is. More than 128 pairs of SOP class and transfer syntax
 take more than one association. A file that cannot be sent costs that file; a lost association
 is made again for the next one.
+
+Where a signature is wanted (PS3.15 Annex C), each instance is signed into a temporary file just
+before it is sent, and that is what goes out.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from pydicom.uid import UID
 from pynetdicom import build_context
@@ -21,6 +25,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
 
 from dicom_secure_node.archive.keys import read_head
+from dicom_secure_node.elements.folders import files_below
 from dicom_secure_node.elements.part10 import (
     MEDIA_STORAGE_SOP_CLASS,
     MEDIA_STORAGE_SOP_INSTANCE,
@@ -29,9 +34,10 @@ from dicom_secure_node.elements.part10 import (
     read_header,
 )
 from dicom_secure_node.elements.syntax import encoding_of
-from dicom_secure_node.errors import InvalidDataSet, SecureNodeError
+from dicom_secure_node.errors import InvalidDataSet, InvalidInput, SecureNodeError
 from dicom_secure_node.node.requestor import RequestorAssociation
 from dicom_secure_node.node.scu import MAX_CONTEXTS
+from dicom_secure_node.signatures.sign import Made, signed_syntax
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR, no instance
 
@@ -39,6 +45,7 @@ _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
 
 Outcome = Literal["stored", "warning", "refused", "unsendable", "lost", "skipped"]
 Opener = Callable[[Sequence[PresentationContext]], RequestorAssociation]
+Sign = Callable[[Path, BinaryIO], Made]
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class Sent:
         DIMSE status of the peer's answer.
     sop_instance : str
         SOP Instance UID, where known.
+    signature : str
+        UID of the digital signature it was sent with.
     """
 
     path: Path
@@ -92,27 +101,12 @@ class Sent:
     text: str = ""
     status: int | None = None
     sop_instance: str = ""
+    signature: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether nothing is left to do about the file."""
         return self.outcome in ("stored", "warning", "skipped")
-
-
-def files_below(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield `paths`, folders replaced by the files below them in order of name.
-
-    Raises
-    ------
-    FileNotFoundError
-        A path does not exist.
-    """
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(below for below in path.rglob("*") if below.is_file())
-        else:
-            path.stat()
-            yield path
 
 
 def read_instance(path: Path) -> Instance:
@@ -158,6 +152,7 @@ def send_files(
     open_association: Opener,
     paths: Iterable[Path],
     on_scanned: Callable[[int], None] | None = None,
+    sign: Sign | None = None,
 ) -> Iterator[Sent]:
     """Send the files at `paths` (folders are walked) and yield what became of each.
 
@@ -170,6 +165,9 @@ def send_files(
         Files and folders.
     on_scanned : callable, optional
         Called once with the number of files, before anything is sent.
+    sign : callable, optional
+        Given a path and an empty file, writes a signed copy there: `signatures.sign.sign_file`
+        with its signer. Without it files go out as they are.
 
     Raises
     ------
@@ -181,6 +179,9 @@ def send_files(
     for path in files_below(paths):
         try:
             instance = read_instance(path)
+            if sign is not None:
+                syntax = signed_syntax(instance.transfer_syntax)
+                instance = replace(instance, transfer_syntax=syntax)
         except (SecureNodeError, OSError) as exc:
             unsent.append(Sent(path, "unsendable", _reason(exc)))
             continue
@@ -193,7 +194,7 @@ def send_files(
     yield from unsent
     first = True
     for group in _groups(instances):
-        yield from _send_group(open_association, group, first)
+        yield from _send_group(open_association, group, first, sign)
         first = False
 
 
@@ -205,7 +206,9 @@ def _groups(instances: Sequence[Instance]) -> Iterator[list[Instance]]:
         yield [instance for instance in instances if instance.context in lot]
 
 
-def _send_group(opener: Opener, group: Sequence[Instance], first: bool) -> Iterator[Sent]:
+def _send_group(
+    opener: Opener, group: Sequence[Instance], first: bool, sign: Sign | None
+) -> Iterator[Sent]:
     pairs = dict.fromkeys(instance.context for instance in group)
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
     association: RequestorAssociation | None = None
@@ -224,7 +227,11 @@ def _send_group(opener: Opener, group: Sequence[Instance], first: bool) -> Itera
                     unreachable = str(exc)
                     yield Sent(instance.path, "lost", unreachable, None, instance.sop_instance)
                     continue
-            yield _send_one(association, instance, number % 65_535 + 1)
+            message_id = number % 65_535 + 1
+            if sign is None:
+                yield _send_one(association, instance, message_id)
+            else:
+                yield _send_signed(association, instance, message_id, sign)
     except BaseException:
         # Also when the caller stops half-way, by ctrl-C for one.
         if association is not None:
@@ -255,6 +262,23 @@ def _send_one(association: RequestorAssociation, instance: Instance, message_id:
     category, text = status_words(status)
     outcomes: dict[str, Outcome] = {"Success": "stored", "Warning": "warning"}
     return Sent(instance.path, outcomes.get(category, "refused"), text, status, uid)
+
+
+def _send_signed(
+    association: RequestorAssociation, instance: Instance, message_id: int, sign: Sign
+) -> Sent:
+    """Send a signed copy of one instance; as large as it may be, memory stays flat."""
+    with tempfile.NamedTemporaryFile(prefix="dicom-secure-node-", suffix=".dcm") as temporary:
+        file = cast(BinaryIO, temporary)
+        try:
+            made = sign(instance.path, file)
+            file.flush()
+            file.seek(0)
+            copy = replace(instance, path=Path(file.name), offset=read_header(file).offset)
+        except (InvalidInput, OSError) as exc:
+            return Sent(instance.path, "unsendable", _reason(exc), None, instance.sop_instance)
+        sent = _send_one(association, copy, message_id)
+    return replace(sent, path=instance.path, signature=made.uid)
 
 
 def _accepted(association: RequestorAssociation, instance: Instance) -> int | None:
