@@ -21,6 +21,7 @@ from benchmarks.instances import MIB, loads
 from benchmarks.measure import Row
 from benchmarks.receivers import Pki
 from benchmarks.rounds import Rounds
+from benchmarks.signed import SIGNATURES, Signers
 
 ASSOCIATIONS = (1, 4)  # at once
 _TMPFS = Path("/dev/shm")  # noqa: S108 - the point is that it is memory
@@ -33,6 +34,7 @@ class Figures:
     stores: list[Row]
     echoes: list[Row]
     synced: list[Row]
+    signed: list[Row]
     facts: dict[str, str]
 
 
@@ -94,12 +96,18 @@ def _measure(memory: Path, disk: Path, number: int, quick: bool, stack: ExitStac
     node = receivers.node(memory / "node")
     pki = Pki(memory / "node" / "pki")
     on_disk = receivers.node(disk / "node", "node, disk", pki)
+    signers = Signers(memory / "verifying")
+    verifying = receivers.node(
+        memory / "verifying", "node, verifying", pki, receivers.ACCESS_RULE + SIGNATURES
+    )
     everyone = [
         receivers.storescp(memory / "storescp", pki),
         receivers.bare(memory / "bare", pki),
         node,
     ]
-    for one in (*everyone, on_disk):
+    signed_takers = [everyone[0], node, verifying]
+    _ = signers.signer  # the node trusts its authority from the start
+    for one in (*everyone, on_disk, verifying):
         stack.callback(one.stop)
         one.start()
     facts = {
@@ -111,10 +119,12 @@ def _measure(memory: Path, disk: Path, number: int, quick: bool, stack: ExitStac
     rounds = Rounds(pki, memory / "files", number)
     rounds.warm_up((*everyone, on_disk))
     syncs = [measure.synced_files(disk, 20_480, 4 if quick else 300)]
-    figures = Figures([], [], [], facts)
+    figures = Figures([], [], [], [], facts)
     for load in loads(quick=quick):
         for associations in ASSOCIATIONS:
             figures.stores.append(rounds.stores(load, everyone, associations))
+            signed = signers.signed(load)
+            figures.signed.append(rounds.stores(signed, signed_takers, associations))
             if len(load.template) < MIB:
                 figures.synced.append(rounds.stores(load, [node, on_disk], associations))
     syncs.append(measure.synced_files(disk, 20_480, 4 if quick else 300))
@@ -138,6 +148,10 @@ def _text(figures: Figures) -> str:
             "Processor time for one instance, or for one association of the last rows (median); "
             "peak of resident memory (highest).\n",
             report.costs([*figures.stores, *figures.echoes]),
+            "### With every instance signed\n",
+            "Creator RSA signatures (PS3.15 C.2, RSA 2048, SHA-256); one node does not look at "
+            "them, the other demands and verifies them on receipt.\n",
+            report.rates(figures.signed),
             "### What syncing to a disk costs\n",
             report.rates(figures.synced),
             "### The machine\n",

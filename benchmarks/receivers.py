@@ -109,17 +109,20 @@ def bare(folder: Path, pki: Pki) -> Receiver:
     return Receiver("bare pynetdicom", part, part, received)
 
 
-def node(folder: Path, name: str = "node", pki: Pki | None = None) -> Receiver:
+def node(
+    folder: Path, name: str = "node", pki: Pki | None = None, settings: str = ACCESS_RULE
+) -> Receiver:
     """Return our node with every gate on: identity, an access rule, archive and audit.
 
-    With `pki` it takes over the credentials of another home.
+    With `pki` it takes over the credentials of another home. `settings` is added to its
+    ``node.toml``.
     """
     port = free_port()
     if pki is not None:
         shutil.copytree(pki.folder, folder / "pki")
     make_home(folder, port)
     config = folder / "node.toml"
-    config.write_text(config.read_text() + ACCESS_RULE)
+    config.write_text(config.read_text() + settings)
     argv = [sys.executable, "-m", "dicom_secure_node", "serve", "--home", str(folder)]
     part = Part(argv, log=folder / "serve.log", port=port)
     return Receiver(name, part, part, folder / "archive" / "instances")

@@ -22,6 +22,7 @@ def test_a_quick_run_measures_every_receiver_and_prints_the_tables(tmp_path: Pat
     assert "|  | storescp +B | bare pynetdicom | node |" in text
     for associations in ("1 association", "4 associations"):
         for load in ("CT, 0.5 MiB", "CT, 20 KiB", "multi-frame, 1 MiB"):
+            assert f"| {load}, signed, {associations}, " in text
             (row,) = [line for line in lines if line.startswith(f"| {load}, {associations}, ")][:1]
             assert row.count("|") == 7
     assert "node TLSv1.3 TLS_AES_128_GCM_SHA256" in text
@@ -48,3 +49,19 @@ def test_identities_are_measured_alone_and_beside_a_transfer() -> None:
         "Kerberos with AP-REP, used tickets on the disk",
     ]
     assert rows[-3:] == ["nobody logs in", "by JWT", "by passcode"]
+
+
+def test_signatures_are_measured_in_process_as_processes_and_by_memory() -> None:
+    options = ["--quick", "--rounds", "1"]
+    argv = [sys.executable, "-m", "benchmarks.signatures", *options]
+    done = run(argv, cwd=ROOT, timeout=110, check=True)
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:1] == "|"]
+    assert [row for row in rows if row != "---"] == [
+        "in one process, ms",
+        "CT, 0.5 MiB",
+        "multi-frame, 1 MiB",
+        "whole processes, 2 CT of 0.5 MiB, s",
+        "verify",
+        "memory beyond a small instance, MiB",
+        "a hole of 16 MiB, signed",
+    ]
