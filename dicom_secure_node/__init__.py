@@ -24,7 +24,10 @@ from dicom_secure_node.errors import (
 
 if TYPE_CHECKING:
     from dicom_secure_node.node.plugin import Plugin
+    from dicom_secure_node.pki.signers import load_signer
     from dicom_secure_node.secure_node import SecureNode
+    from dicom_secure_node.signatures.files import sign, verify
+    from dicom_secure_node.signatures.policy import SignaturePolicy
 
 __version__ = importlib.metadata.version("dicom-secure-node")
 
@@ -32,6 +35,10 @@ __all__ = [
     "__version__",
     "SecureNode",
     "Plugin",
+    "sign",
+    "verify",
+    "load_signer",
+    "SignaturePolicy",
     "SecureNodeError",
     "ConfigurationError",
     "MissingExtra",
@@ -51,6 +58,10 @@ __all__ = [
 _LATER = {
     "SecureNode": "dicom_secure_node.secure_node",
     "Plugin": "dicom_secure_node.node.plugin",
+    "sign": "dicom_secure_node.signatures.files",
+    "verify": "dicom_secure_node.signatures.files",
+    "load_signer": "dicom_secure_node.pki.signers",
+    "SignaturePolicy": "dicom_secure_node.signatures.policy",
 }
 
 

@@ -18,6 +18,10 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from dicom_secure_node.commands.home import make_home
+from dicom_secure_node.pki.signers import load_signer
+from dicom_secure_node.signatures.profiles import BASE
+from dicom_secure_node.signatures.sign import Order, sign_file
+from tests.certs import Ca
 from tests.parts import Part, run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -162,6 +166,41 @@ def test_B5_a_file_is_sent_by_a_user_whom_the_peer_confirms(home: Path, tmp_path
     assert refused.returncode
     assert "1/2/1" in refused.stderr
     assert len(list((home / "archive").glob("instances/*/*.dcm"))) == 1
+
+
+def test_C1_a_program_looks_before_it_uses(tmp_path: Path) -> None:
+    ca = Ca()
+    anchor, ada = ca.anchor(tmp_path / "ca.crt"), ca.write(tmp_path, "ada", key="rsa")
+    program = [sys.executable, EXAMPLES / "sign_and_verify.py"]
+    ours = tmp_path / "ours.dcm"
+    run([*program, "sign", ada.key, ada.crt, CT, ours], check=True)
+    run(["dcmsign", "+rc", "+cf", anchor, ours], check=True)
+    # The minimum of C.2 has no Pixel Spacing.
+    key = ["--key", ada.key, "--cert", ada.crt]
+    run([*OURS, "sign", *key, "--output", tmp_path / "c2", CT], check=True)
+    used = run([*program, "use", anchor, ours])
+    assert (used.returncode, used.stdout) == (0, "signed by CN=ada,O=Test Hospital\n")
+    silent = run([*program, "use", anchor, tmp_path / "c2" / CT.name])
+    assert (silent.returncode, silent.stdout) == (1, "not used: nobody signed the Pixel Spacing\n")
+    unsigned = run([*program, "use", anchor, CT])
+    assert unsigned.returncode == 1
+    assert "not used: no digital signature" in unsigned.stdout
+
+
+def test_C1_a_program_uses_what_was_signed_and_nothing_else(tmp_path: Path) -> None:
+    ca = Ca()
+    anchor, ada = ca.anchor(tmp_path / "ca.crt"), ca.write(tmp_path, "ada", key="rsa")
+    everything = [int(element.tag) for element in pydicom.dcmread(CT)]
+    signed = tmp_path / "signed.dcm"
+    with signed.open("wb") as out:
+        order = Order(BASE, without=tuple(tag for tag in everything if tag != 0x00100020))
+        sign_file(CT, out, load_signer(ada.key, ada.crt), order)
+    program = [sys.executable, EXAMPLES / "signed_content.py", anchor]
+    used = run([*program, signed], check=True)
+    assert used.stdout.splitlines()[1:] == ["Patient ID: 1CT1", "Pixel Spacing: nobody says"]
+    unsigned = run([*program, CT])
+    assert unsigned.returncode == 1
+    assert unsigned.stdout.startswith("not used: no digital signature of the main data set")
 
 
 def test_every_example_is_short_and_shown_in_the_documentation() -> None:
