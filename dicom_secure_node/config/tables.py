@@ -397,6 +397,11 @@ class NodeConfig:
         for plugin, key in self._settings_with_a_gate():
             wanted = f"{plugin!r} among them: nothing else looks at {key}"
             _demand(plugin in self.node.plugins, "node", list(self.node.plugins), wanted)
+        if self.signatures.looks and "storage" in self.node.plugins:
+            # Else an instance would be kept before anybody looked.
+            order = list(self.node.plugins)
+            first = order.index("signatures") < order.index("storage")
+            _demand(first, "node", order, "'signatures' before 'storage'")
         for title in self.signatures.on_store_for:
             _demand_ae_title("signatures", title)
         labels = [listener.label for listener in self.listener if listener.port or listener.name]
@@ -411,6 +416,8 @@ class NodeConfig:
             yield "certificate", "[[certificate.binding]]"
         if self.signatures.looks:
             yield "signatures", "[signatures] on_store"
+            if self.signatures.refused == "quarantine":
+                yield "storage", 'refused = "quarantine"'
         if self.audit.repository:
             yield "audit", "[[audit.repository]]"
         for one in self.listener:

@@ -220,6 +220,33 @@ WRONG = {
         LISTENER + '[node]\nplugins = ["audit", "audit"]',
         "node.plugins: found 'audit', wanted each name once",
     ),
+    "signatures wanted, and nobody to trust": (
+        LISTENER + '[signatures]\non_store = "verify-if-present"',
+        "signatures.trust: found none, wanted whose signers to trust",
+    ),
+    "a signature policy nobody knows": (
+        LISTENER + '[signatures]\non_store = "require-creater"',
+        "signatures.on_store[0]: found 'require-creater', wanted one of 'ignore'",
+    ),
+    "ignored and looked at": (
+        LISTENER + '[signatures]\non_store = ["ignore", "require-sr"]\ntrust = "ca.crt"',
+        "signatures.on_store: found 'ignore' beside others, wanted it alone",
+    ),
+    "a signature policy for what is no AE title": (
+        LISTENER + '[signatures]\ntrust = "ca.crt"\n[signatures.on_store_for]\n'
+        '"ABCDEFGHIJKLMNOPQ" = "require-sr"',
+        "signatures: found 'ABCDEFGHIJKLMNOPQ', wanted an AE title",
+    ),
+    "signatures looked at after the instance is kept": (
+        LISTENER + '[node]\nplugins = ["storage", "signatures", "audit"]\n'
+        '[signatures]\non_store = "require-sr"\ntrust = "ca.crt"',
+        "wanted 'signatures' before 'storage'",
+    ),
+    "a quarantine and nothing that keeps": (
+        LISTENER + '[node]\nplugins = ["signatures", "audit"]\n'
+        '[signatures]\non_store = "require-sr"\ntrust = "ca.crt"\nrefused = "quarantine"',
+        "wanted 'storage' among them: nothing else looks at refused",
+    ),
     "an unknown TLS profile": (
         LISTENER + 'profile = "8997"',
         "listener[0].profile: found no TLS profile '8997'",
