@@ -16,6 +16,8 @@ from typing import Any
 
 # Usage "U" without a value decides nothing; "-" marks a row this edition no longer lists.
 UNDECIDED = {"U"}
+# Rows whose text of this edition the digest has not seen; what 2024c has is kept beside them.
+UNSEEN = {"inferred-2024e", "open-2024e"}
 
 
 def code(entry: dict[str, Any]) -> list[str]:
@@ -29,6 +31,8 @@ def field(entry: dict[str, Any]) -> dict[str, Any]:
     for key in ("values", "fixed", "required_types", "condition", "term"):
         if key in entry:
             kept[key] = entry[key]
+    if entry.get("basis") in UNSEEN:
+        kept["usage_2024c"] = entry["usage_2024c"]
     if "cid" in entry:
         kept["cid"] = entry["cid"]
     elif "code" in entry:

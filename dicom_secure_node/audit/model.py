@@ -7,8 +7,8 @@ schema accepts whatever the text in the fields is:
 * white space is collapsed, text is cut at `text.TEXT_LIMIT` characters with an ellipsis;
 * an optional field without text is not written, a mandatory one becomes ``(unknown)``
   (A.5.2.no_empty);
-* of a long list of SOP Classes the last ones are one entry without UID, of accession numbers the
-  last ones are left out (`LIST_LIMIT`);
+* of a long list of SOP Classes the last ones are one entry without UID, of accession numbers and
+  MPPS the last ones are left out (`LIST_LIMIT`, `STEP_LIMIT`);
 * lists of SOP Instance UIDs are never written (A.5.2: they make messages large);
   ``SOPClass`` with its number of instances stands for them.
 """
@@ -24,6 +24,7 @@ from ipaddress import ip_address
 from dicom_secure_node.audit.text import (
     ID_LIMIT,
     REASON_LIMIT,
+    UNKNOWN,
     escaped,
     mandatory,
     optional,
@@ -31,9 +32,12 @@ from dicom_secure_node.audit.text import (
 )
 from dicom_secure_node.spec.audit import Code
 
-# Accession numbers or SOP Classes of one study. With this and the limits of `text` a message of
-# one study stays below the 32768 octets every repository takes (A.6).
-LIST_LIMIT = 16
+# Accession numbers or SOP Classes of a study, and its MPPS. With these and the limits of `text` a
+# message of one study stays below the 32768 octets every repository takes (A.6).
+LIST_LIMIT = 12
+STEP_LIMIT = 4
+
+_ACTIONS = frozenset("CRUDE")
 
 SUCCESS = 0
 MINOR_FAILURE = 4
@@ -78,7 +82,11 @@ class Participant:
     name : str
         The person's name, or the process name.
     address : str
-        NetworkAccessPointID; its type code is 2 for an IP address and 1 for a name.
+        NetworkAccessPointID.
+    address_type : int or None
+        NetworkAccessPointTypeCode (A.5.2.4); None: 2 for an IP address, 1 for a name.
+    media : Code or None
+        MediaType (CID 405) where the participant is a medium (A.5.3.4, A.5.3.5).
     """
 
     user_id: str
@@ -88,6 +96,8 @@ class Participant:
     name: str = ""
     address: str = ""
     roles: tuple[Code, ...] = ()
+    address_type: int | None = None
+    media: Code | None = None
 
     def _xml(self) -> str:
         alternative = self.alternative_id
@@ -96,16 +106,17 @@ class Participant:
         requestor = "true" if self.requestor else "false"
         point = optional("NetworkAccessPointID", self.address)
         if point:
-            point += f' NetworkAccessPointTypeCode="{_access_point_type(self.address)}"'
+            kind = self.address_type or _access_point_type(self.address)
+            point += f' NetworkAccessPointTypeCode="{kind:d}"'
         head = (
             f'<ActiveParticipant UserID="{mandatory(self.user_id)}"'
             f"{optional('AlternativeUserID', alternative)}{optional('UserName', self.name)}"
             f' UserIsRequestor="{requestor}"{point}'
         )
-        if not self.roles:
-            return head + "/>"
-        roles = "".join([_coded("RoleIDCode", role) for role in self.roles])
-        return f"{head}>{roles}</ActiveParticipant>"
+        inside = "".join([_coded("RoleIDCode", role) for role in self.roles])
+        if self.media is not None:
+            inside += f"<MediaIdentifier>{_coded('MediaType', self.media)}</MediaIdentifier>"
+        return f"{head}>{inside}</ActiveParticipant>" if inside else head + "/>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +131,16 @@ class ParticipantObject:
         1 person, 2 system object, 3 organisation, 4 other.
     role : int or None
         ParticipantObjectTypeCodeRole (A.5.1.2.2).
+    query : bytes or None
+        ParticipantObjectQuery, in base64; it stands in place of the name.
     details : tuple of (str, bytes)
         ParticipantObjectDetail pairs; values are written in base64.
     sop_classes : tuple of (str, int)
         SOP Class UID (may be empty) and number of instances.
     encrypted, anonymized : bool or None
         None: not said.
+    mpps : tuple of str
+        SOP Instance UIDs of Modality Performed Procedure Steps.
     """
 
     object_id: str
@@ -140,6 +155,8 @@ class ParticipantObject:
     sop_classes: tuple[tuple[str, int], ...] = ()
     encrypted: bool | None = None
     anonymized: bool | None = None
+    mpps: tuple[str, ...] = ()
+    query: bytes | None = None
 
     def _xml(self) -> str:
         role = "" if self.role is None else f' ParticipantObjectTypeCodeRole="{self.role:d}"'
@@ -148,23 +165,32 @@ class ParticipantObject:
             cycle = f' ParticipantObjectDataLifeCycle="{self.life_cycle:d}"'
         details = "".join(
             [
-                f'<ParticipantObjectDetail type="{mandatory(kind)}"'
-                f' value="{b64encode(value).decode("ascii")}"/>'
+                f'<ParticipantObjectDetail type="{mandatory(kind)}" value="{_base64(value)}"/>'
                 for kind, value in self.details
             ]
         )
+        if self.query is None:
+            what = f"<ParticipantObjectName>{mandatory(self.name)}</ParticipantObjectName>"
+        else:
+            what = f"<ParticipantObjectQuery>{_base64(self.query)}</ParticipantObjectQuery>"
         return (
             f'<ParticipantObjectIdentification ParticipantObjectID="{mandatory(self.object_id)}"'
             f' ParticipantObjectTypeCode="{self.type_code:d}"{role}{cycle}'
             f"{optional('ParticipantObjectSensitivity', self.sensitivity)}>"
             f"{_coded('ParticipantObjectIDTypeCode', self.id_type)}"
-            f"<ParticipantObjectName>{mandatory(self.name)}</ParticipantObjectName>"
-            f"{details}{self._description()}</ParticipantObjectIdentification>"
+            f"{what}{details}{self._description()}</ParticipantObjectIdentification>"
         )
 
     def _description(self) -> str:
-        accessions = [escaped(number, ID_LIMIT) for number in self.accessions[:LIST_LIMIT]]
-        parts = [f'<Accession Number="{number}"/>' for number in accessions if number]
+        parts = [
+            f"<{element}{text}/>"
+            for element, field, values in (
+                ("MPPS", "UID", self.mpps[:STEP_LIMIT]),
+                ("Accession", "Number", self.accessions[:LIST_LIMIT]),
+            )
+            for value in values
+            if (text := optional(field, value, ID_LIMIT))
+        ]
         parts += [
             f'<SOPClass{optional("UID", uid, ID_LIMIT)} NumberOfInstances="{count:d}"/>'
             for uid, count in self.sop_classes[:LIST_LIMIT]
@@ -194,6 +220,11 @@ class AuditMessage:
         EventOutcomeDescription: why, in words; no secret.
     when : datetime or None
         EventDateTime, aware; None: the trail puts the time it is told to report.
+
+    Raises
+    ------
+    ValueError
+        `outcome` or `action` is not one of A.5.2, or `when` has no time zone (A.5.2.5).
     """
 
     event: Code
@@ -204,6 +235,14 @@ class AuditMessage:
     outcome: int = SUCCESS
     reason: str = ""
     when: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.outcome not in _PRIORITIES:
+            raise ValueError(f"outcome {self.outcome!r}, wanted 0, 4, 8 or 12 (A.5.2)")
+        if self.action not in _ACTIONS:
+            raise ValueError(f"action {self.action!r}, wanted C, R, U, D or E (A.5.2)")
+        if self.when is not None and self.when.utcoffset() is None:
+            raise ValueError("a time without time zone, wanted an aware one (A.5.2.5)")
 
     @property
     def priority(self) -> int:
@@ -233,6 +272,10 @@ class AuditMessage:
             f"{_coded('EventID', self.event)}{types}{reason}</EventIdentification>"
             f"{participants}{_source_xml(source)}{objects}</AuditMessage>"
         )
+
+
+def _base64(octets: bytes) -> str:
+    return b64encode(octets or UNKNOWN.encode()).decode("ascii")
 
 
 @lru_cache(512)

@@ -1,4 +1,4 @@
-"""One audit message of every kind the node sends, with the caller's text in every text field."""
+"""One audit message of every kind, with the caller's text in every text field."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ def every_kind(text: str = "text", count: int = 1) -> Mapping[str, AuditMessage]
         text,
         accessions=[text] * count,
         sop_classes={f"1.2.840.10008.5.1.4.1.1.{n}{text}": 3 for n in range(count)},
+        mpps=[text] * count,
         encrypted=True,
         anonymized=False,
     )
+    disc = m.Medium(spec.CD, text, text, text)
+    mail = m.Medium(spec.EMAIL, text)
+    octets_ = text.encode("utf-8", "surrogatepass")
     plain = m.study("1.2.826.0.1.3680043.8.498.1")
     patient = m.patient(text, text)
     failed = {"outcome": m.SERIOUS_FAILURE, "reason": text}
@@ -60,6 +64,19 @@ def every_kind(text: str = "text", count: int = 1) -> Mapping[str, AuditMessage]
         "alert about a file": m.security_alert(
             spec.SECURITY_CONFIGURATION, text, node, subject=text, subject_type=spec.URI, outcome=0
         ),
+        "data goes to a disc": m.data_export(person, disc, patient, studies=study, remote=process),
+        "data goes by e-mail": m.data_export([person, process], mail, [patient, patient]),
+        "data comes from a disc": m.data_import(person, disc, patient, studies=study),
+        "data comes by e-mail": m.data_import([process, person], mail, patient, sources=process),
+        "a study is deleted": m.study_deleted([person, process], [study, plain], patient),
+        "a node leaves the network": m.network_entry(spec.DETACH, node, **failed),
+        "a query is received": m.query(
+            peer, node, m.DicomQuery(text.strip() or "1.2", "1.2", octets_)
+        ),
+        "another query is sent": m.query(node, process, m.OtherQuery(text, octets_), others=person),
+        "an order is read": m.order_record("R", [person, process], patient, **failed),
+        "a patient is changed": m.patient_record("U", person, patient),
+        "a procedure is changed": m.procedure_record("U", person, patient, studies=study),
         **alerts,
     }
 

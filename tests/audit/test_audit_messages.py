@@ -1,4 +1,4 @@
-"""What the node writes: every kind of message, whatever the text in it (PS3.15 A.5)."""
+"""What is written: every kind of message, whatever the text in it (PS3.15 A.5)."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_A5_2_2_ae_titles() -> None:
     ids=["described study", "study without words", "patient", "nameless", "name withheld"],
 )
 def test_A5_1_1_there_is_always_a_name(thing: m.ParticipantObject, want: str) -> None:
-    message = m.instances_accessed("R", [Participant("1")], [thing], m.patient("", ""))
+    message = m.AuditMessage(spec.INSTANCES_ACCESSED, "R", (Participant("1"),), (thing,))
     root = etree.fromstring(octets(message))
     assert root.findtext(".//ParticipantObjectName") == want
 
