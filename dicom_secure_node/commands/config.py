@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dicom_secure_node import commands
+from dicom_secure_node.audit.suppress import AuditSuppressions
 from dicom_secure_node.commands.access import listener_facts
 from dicom_secure_node.commands.home import DEFAULT_HOME
 from dicom_secure_node.commands.output import emit_json, one_line
@@ -130,11 +131,14 @@ def _idle_types(config: NodeConfig) -> Iterator[Finding]:
 
 def _show(config: NodeConfig, json: bool) -> int:
     values = dataclasses.asdict(config)
+    suppressed = AuditSuppressions(config.audit.suppress).describe()
     if json:
-        emit_json(values)
+        emit_json({**values, "suppressed": suppressed})
     else:
         for key, value in _flat(values, ""):
             sys.stdout.write(f"{key} = {one_line(str(value))}\n")
+        for line in suppressed:  # what the conformance statement has to list (PS3.15 A.5)
+            sys.stdout.write(f"not recorded: {one_line(line)}\n")
     return commands.DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dicom_secure_node.audit.suppress import SuppressRule
 from dicom_secure_node.config.identity import (
     Identity,
     Jwt,
@@ -51,5 +52,6 @@ __all__ = [
     "Passcode",
     "Services",
     "Signatures",
+    "SuppressRule",
     "load",
 ]

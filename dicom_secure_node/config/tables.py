@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from dicom_secure_node.audit.suppress import SuppressRule
 from dicom_secure_node.config.identity import Demanded, Identity, TypeName, demand_of
 from dicom_secure_node.config.signatures import Signatures
 from dicom_secure_node.errors import ConfigurationError
@@ -361,6 +362,9 @@ class Audit:
         ``refuse``: no new associations until there is room; ``drop-oldest``: lose messages.
     keep_days : int
         How long our own copy is kept; 0: for ever.
+    repository : tuple of AuditRepository
+    suppress : tuple of SuppressRule
+        What is not kept at all.
     """
 
     path: Path = Path("audit")
@@ -371,6 +375,7 @@ class Audit:
     when_full: Literal["refuse", "drop-oldest"] = "refuse"
     keep_days: int = 0
     repository: tuple[AuditRepository, ...] = ()
+    suppress: tuple[SuppressRule, ...] = ()
 
     def __post_init__(self) -> None:
         _within(self, 1, 100_000_000, "spool_limit")

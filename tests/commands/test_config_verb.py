@@ -59,6 +59,37 @@ def test_a_plain_listener_needs_no_files(tmp_path: Path) -> None:
     assert main(["config", "check", str(path)]) == 0
 
 
+SUPPRESS = """[[audit.suppress]]
+event = "Query"
+ae = ["MONITOR"]
+reason = "asks every minute"
+"""
+
+
+def test_what_is_not_recorded_is_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home / "node.toml"
+    path.write_text(LISTENER + SUPPRESS)
+    line = (
+        "audit.suppress[0]: Query (110112); outcome 0; AE title MONITOR; because: asks every minute"
+    )
+    assert main(["config", "show", str(path)]) == 0
+    assert f"not recorded: {line}" in capsys.readouterr().out.splitlines()
+    assert main(["config", "show", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["suppressed"] == [line]
+
+
+def test_a_rule_that_could_hide_an_alert_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "node.toml"
+    path.write_text(LISTENER + SUPPRESS.replace("Query", "Security Alert"))
+    assert main(["config", "check", str(path)]) == 2
+    assert f"{path}: audit.suppress[0]: it could suppress Security Alert" in capsys.readouterr().err
+    path.write_text(LISTENER + SUPPRESS.replace("Query", "Querry"))
+    assert main(["config", "check", str(path)]) == 2
+    assert f"{path}: audit.suppress[0].event: found 'Querry'" in capsys.readouterr().err
+
+
 def test_what_keeps_the_identity_gate_from_opening_is_a_problem(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ NO_DEFAULT = {
 EXAMPLES = (
     "access.rule.",
     "certificate.binding.",
+    "audit.suppress.",
     *(f"identity.{name}." for name in ("ldap", "kerberos", "saml", "jwt")),
 )
 
