@@ -8,15 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
 import pytest
+from lxml import etree
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from dicom_secure_node.audit.validate import validate
 from dicom_secure_node.commands.home import make_home
 from dicom_secure_node.pki.signers import load_signer
 from dicom_secure_node.signatures.profiles import BASE
@@ -135,6 +138,24 @@ def test_a_plugin_of_ones_own_refuses_a_modality(home: Path, tmp_path: Path) -> 
     assert (refused.returncode, json.loads(refused.stdout)["status"]) == (1, "0xC002")
     assert len(list((home / "archive").glob("instances/*/*.dcm"))) == 1
     assert "this node takes no ultrasound" in audited(home)
+
+
+def test_A5_a_program_reports_events_of_its_own(home: Path) -> None:
+    query = ("-S", "-k", "QueryRetrieveLevel=STUDY", "-k", "PatientID=PID-0042")
+    with running("report_events.py", home / "node.toml") as port:
+        run(["findscu", *dcmtk_tls(home), *query, "127.0.0.1", str(port)], check=True)
+    messages = [etree.fromstring(line) for line in audited(home).splitlines()]
+    by_event = {one.find("EventIdentification/EventID").get("csd-code"): one for one in messages}
+    for one in messages:
+        report = validate(etree.tostring(one))
+        assert report.valid, report
+    asked = b64decode(by_event["110112"].findtext(".//ParticipantObjectQuery"))
+    assert b"PID-0042" in asked
+    (medium,) = by_event["110106"].xpath(".//ActiveParticipant[MediaIdentifier]")
+    assert medium.get("AlternativeUserID") == "DISC 4711"
+    assert (
+        by_event["110105"].xpath("string(.//@ParticipantObjectID)") == "1.2.826.0.1.3680043.8.498.1"
+    )
 
 
 def test_B5_a_backend_of_ones_own_decides_on_passcodes(home: Path, tmp_path: Path) -> None:

@@ -120,6 +120,10 @@ class PluginHost:
         ]
         return own + rest
 
+    def context(self, assoc: SecureAssociation) -> AssociationContext:
+        """Return what the gates know of an association; LookupError when it is over."""
+        return self._contexts[assoc]
+
     # -- gates and endings -----------------------------------------------------------------
 
     def _gates(self, hook: str, association: AssociationContext, *args: Any) -> None:

@@ -31,6 +31,7 @@ from dicom_secure_node.archive import Archive
 from dicom_secure_node.archive.layout import QUARANTINE
 from dicom_secure_node.audit.limiter import AlertLimiter
 from dicom_secure_node.audit.messages import AuditSource
+from dicom_secure_node.audit.suppress import AuditSuppressions
 from dicom_secure_node.audit.trail import AuditTrail
 from dicom_secure_node.config import PLAIN, NodeConfig
 from dicom_secure_node.errors import ConfigurationError
@@ -48,6 +49,7 @@ from dicom_secure_node.node.plugins.signatures import SignaturePlugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.identities import IdentityBackends, identity_policies
+from dicom_secure_node.secure_node.reporting import NodeAudit
 from dicom_secure_node.signatures.verify import Verifier
 from dicom_secure_node.tls.reload import Reloading
 
@@ -70,6 +72,11 @@ class SecureNode:
     ask_passphrase : callable, optional
         Given a listener's name, returns the passphrase of its keys; asked where they have
         one and no file holds it.
+
+    Attributes
+    ----------
+    audit : NodeAudit
+        Where your program reports events of its own; `trail` is what keeps them.
 
     Raises
     ------
@@ -94,6 +101,9 @@ class SecureNode:
         self._slots = server.Slots(limits.connections, limits.connections_per_address)
         self._listeners = {one.label: self._listener(one) for one in self.config.listener}
         self.trail = self._audit_trail()
+        ae_title = self.config.node.ae_title
+        suppressions = AuditSuppressions(self.config.audit.suppress)
+        self.audit = NodeAudit(self.trail, suppressions, ae_title)
         self.archive: Archive | None = None
         self.quarantine: Archive | None = None
         self._identities: IdentityBackends | None = None
@@ -101,10 +111,11 @@ class SecureNode:
             self.archive = self._open_archive()
             self.quarantine = self._open_quarantine()
             self._audit = AuditPlugin(
-                self.trail,
-                self.config.node.ae_title,
+                self.audit,
+                ae_title,
                 AlertLimiter(texts=32),
                 [one for one in (self.archive, self.quarantine) if one is not None],
+                self.audit.remark,
             )
             self._identities = IdentityBackends(self.config, backends, self._audit.locked)
             self._plugins = self._build_plugins(plugins or {})
@@ -120,6 +131,7 @@ class SecureNode:
         if self._background is not None:
             return
         self.trail.start()
+        self.audit.log_rules()
         self._audit.started()
         self._background = threading.Thread(
             target=self._look_after, name="node housekeeping", daemon=True
@@ -280,6 +292,7 @@ class SecureNode:
         if self._background is not None:
             self._background.join()
             self._audit.stopped()
+            self.audit.log_counts()
         self._close()
         return left
 

@@ -90,8 +90,9 @@ SECTIONS = (
         "A.5", "Audit Trail Message Format Profile", "current", "partly",
         "The node writes Application Activity, Begin Transferring DICOM Instances, DICOM "
         "Instances Transferred, DICOM Instances Accessed, Security Alert and User "
-        "Authentication. `audit validate` judges "
-        "all fifteen messages. There is no receiver.",
+        "Authentication; for the others there are builders, and a program reports them through "
+        "`SecureNode.audit`. Suppress rules by event, outcome and participant. `audit validate` "
+        "judges all fifteen messages. There is no receiver.",
     ),
     Section(
         "A.6", "Audit Trail Message Transmission Profile - SYSLOG-TLS", "current", "partly",

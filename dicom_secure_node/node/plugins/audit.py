@@ -9,9 +9,8 @@ handshakes can neither fill the spool nor push anything else out of it.
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +30,7 @@ from dicom_secure_node.errors import (
     Refused,
     SignatureRejected,
 )
+from dicom_secure_node.node import participants
 from dicom_secure_node.node.context import (
     AssociationContext,
     Connection,
@@ -84,23 +84,31 @@ class AuditPlugin(Plugin):
         They tell what a crash left unreported.
     limiter : AlertLimiter
         Sums up floods.
+    remark : callable
+        Returns what start and stop are to say, or an empty text.
     """
 
     observable = False  # a node that cannot record must not serve
 
     def __init__(
-        self, trail: Trail, ae_title: str, limiter: AlertLimiter, archives: Sequence[Archive] = ()
+        self,
+        trail: Trail,
+        ae_title: str,
+        limiter: AlertLimiter,
+        archives: Sequence[Archive] = (),
+        remark: Callable[[], str] = str,
     ) -> None:
         self._trail = trail
         self._ae_title = ae_title
         self._limiter = limiter
         self._archives = tuple(archives)
+        self._remark = remark
 
     # -- the node --------------------------------------------------------------------------
 
     def started(self) -> None:
         """Report the start, and what an earlier run stored and did not report."""
-        self._trail.emit(messages.application_activity(codes.APPLICATION_START, self._node()))
+        self._activity(codes.APPLICATION_START)
         for archive in self._archives:
             left_over = list(archive.unaudited())
             for left in left_over:
@@ -111,7 +119,11 @@ class AuditPlugin(Plugin):
     def stopped(self) -> None:
         """Report the stop, after whatever the limiter still holds back."""
         self.sum_up(everything=True)
-        self._trail.emit(messages.application_activity(codes.APPLICATION_STOP, self._node()))
+        self._activity(codes.APPLICATION_STOP)
+
+    def _activity(self, kind: codes.Code) -> None:
+        message = messages.application_activity(kind, self._node(), reason=self._remark())
+        self._trail.emit(message)
 
     def problem(self, description: str, outcome: int = messages.SERIOUS_FAILURE) -> None:
         """Report a security problem of our own, e.g. a certificate file that cannot be used."""
@@ -391,25 +403,10 @@ class AuditPlugin(Plugin):
             )
 
     def _node(self) -> Participant:
-        """Return this process; its UserID is the process ID found in the log (A.5.2.1)."""
-        return Participant(str(os.getpid()), ae_titles=(self._ae_title,), name="dicom-secure-node")
+        return participants.process(self._ae_title)
 
-    @staticmethod
-    def _peer(association: AssociationContext) -> Participant:
-        tls = association.tls
-        subject = tls.subject if tls and not tls.observed else ""
-        return Participant(
-            subject or association.connection.address,
-            requestor=association.identity is None,
-            ae_titles=(association.calling_ae,),
-            address=association.connection.address,
-        )
-
-    @staticmethod
-    def _user(association: AssociationContext) -> Iterable[Participant]:
-        if association.identity is None:
-            return ()
-        return (Participant(association.identity.user, requestor=True),)
+    _peer = staticmethod(participants.peer)
+    _user = staticmethod(participants.user)
 
     # -- alerts ----------------------------------------------------------------------------
 
