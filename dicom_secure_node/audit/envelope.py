@@ -16,9 +16,19 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from xml.parsers import expat
+
+DEPTH_LIMIT = 32  # elements within one another; the grammar needs 6
+ATTRIBUTE_LIMIT = 64  # of one element; the grammar has 6
 
 _COUNT = re.compile(rb"\s*[1-9][0-9]{0,8} (?=<[0-9]{1,3}>)")
 _PRIORITY = re.compile(rb"\s*<[0-9]{1,3}>")
+# RFC 5424 up to the blank before MSG: what looks like a document in structured data is none.
+_HEADER = re.compile(
+    rb"\s*<[0-9]{1,3}>1(?: [\x21-\x7e]{1,255}){5} "
+    rb"(?:-|(?:\[(?:[^\]\\\"]|\"(?:[^\"\\]|\\.)*\")*\])+)(?: |\Z)",
+    re.DOTALL,
+)
 # Where the document begins: its declaration, or an element or document type of the right name.
 _DOCUMENT = re.compile(
     rb"<\?xml[\s#]|<(?:[A-Za-z_][\w.-]{0,63}:)?AuditMessage\b|<!DOCTYPE\b", re.IGNORECASE
@@ -50,9 +60,29 @@ _ENCODINGS = {
     "windows-1252": "cp1252",
 }
 _DECLARATION = re.compile(r"\A\s*<\?xml\s[^>]{0,200}?\?>")
+_Q = r"(?:\"{0}\"|'{0}')"
+_WELL_FORMED = re.compile(
+    r"\s*<\?xml\s+version\s*=\s*"
+    + _Q.format(r"1\.[0-9]+")
+    + r"(?:\s+encoding\s*=\s*"
+    + _Q.format(r"[A-Za-z][A-Za-z0-9._-]*")
+    + ")?"
+    + r"(?:\s+standalone\s*=\s*"
+    + _Q.format("(?:yes|no)")
+    + r")?\s*\?>"
+)
 _DECLARED = re.compile(rb"\A\s*<\?xml\s[^>]{0,100}?\bencoding\s*=\s*[\"']([A-Za-z][\w.-]{0,39})")
 
-__all__ = ["Decoded", "Peeled", "decode", "peel"]
+__all__ = [
+    "ATTRIBUTE_LIMIT",
+    "DEPTH_LIMIT",
+    "Decoded",
+    "Peeled",
+    "declares_type",
+    "decode",
+    "misshapen",
+    "peel",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +131,8 @@ def peel(raw: bytes) -> Peeled:
     header = b""
     # Collectors' files hold headers without PRI: a document does not start with a letter.
     if _PRIORITY.match(raw) or raw.lstrip()[:1].isalnum():
-        start = _DOCUMENT.search(raw)
+        known = _HEADER.match(raw)
+        start = _DOCUMENT.search(raw, known.end() if known else 0)
         # RFC 5424 carries other messages, too: what has no document is kept whole.
         if start is not None:
             header, raw = raw[: start.start()], raw[start.start() :]
@@ -136,8 +167,66 @@ def decode(xml: bytes) -> Decoded:
         if name == "utf-8" and exc.start < len(xml) - 3:
             name = "cp1252"
         text = xml.decode(name, "replace")
-    bare = _DECLARATION.sub("", text.lstrip("\ufeff"), count=1).lstrip()
+    bare = text.lstrip("\ufeff")
+    if declaration := _DECLARATION.match(bare):
+        if _WELL_FORMED.fullmatch(declaration[0]) is None:
+            trouble = trouble or "an XML declaration that is none"
+        bare = bare[declaration.end() :]
+    bare = bare.lstrip()
     return Decoded(bare, name, text.count("\n", 0, len(text) - len(bare)), trouble)
+
+
+def declares_type(text: str) -> bool:
+    """Return True for a document with a document type declaration: entities come from there."""
+    at = 0
+    while True:
+        rest = text[at : at + 1]
+        if rest and rest in " \t\r\n":
+            at += 1
+        elif text.startswith("<!--", at) or text.startswith("<?", at):
+            end = "-->" if text.startswith("<!--", at) else "?>"
+            stop = text.find(end, at)
+            if stop < 0:
+                return False
+            at = stop + len(end)
+        else:
+            return text.startswith("<!DOCTYPE", at)
+
+
+def misshapen(text: str) -> str:
+    """Return in words what of a document's shape is beyond bounds, or nothing.
+
+    What is not well-formed ends the look: the parser will say so.
+    """
+    depth = 0
+
+    def start(_: str, attributes: list[str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEPTH_LIMIT:
+            raise _Misshapen(f"more than {DEPTH_LIMIT} elements within one another")
+        if len(attributes) > 2 * ATTRIBUTE_LIMIT:
+            raise _Misshapen(f"an element with more than {ATTRIBUTE_LIMIT} attributes")
+
+    def end(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate("utf-8")
+    parser.ordered_attributes = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    try:
+        parser.Parse(text.encode("utf-8", "replace"), True)
+    except _Misshapen as exc:
+        return str(exc)
+    except expat.ExpatError:
+        pass
+    return ""
+
+
+class _Misshapen(Exception):
+    """The text says how."""
 
 
 def _declared(xml: bytes) -> tuple[str, str]:

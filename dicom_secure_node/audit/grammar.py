@@ -26,6 +26,7 @@ from dicom_secure_node.spec.audit import tables
 _DATE_TIME = re.compile(
     r"(-?\d{4,})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?"
 )
+_XSI = "{http://www.w3.org/2001/XMLSchema-instance"
 _INTEGER = re.compile(r"[+-]?\d+")
 
 _CODED = frozenset(
@@ -45,12 +46,27 @@ _RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One breach: the rule's id, an XPath, and found against wanted."""
+    """One breach: the rule's id, an XPath, and found against wanted.
+
+    Attributes
+    ----------
+    rule : str
+        Section of PS3.15 and name; `rulebook` has a sentence and the clause for each.
+    line : int
+        In the octets judged, from 1; 0 where there is none.
+    dialect : str
+        The dialect that does this as a rule (`dialects`), or empty.
+    change : str
+        What to change in that product.
+    """
 
     rule: str
     where: str
     found: str
     wanted: str
+    line: int = 0
+    dialect: str = ""
+    change: str = ""
 
 
 def problems(root: Any) -> Iterator[Problem]:
@@ -75,7 +91,7 @@ def _attributes(element: Any, where: str, table: Mapping[str, Any]) -> Iterator[
         if known is None:
             yield Problem(
                 "A.5.1.1.xsi" if name.startswith("{") else _rule(tag, name),
-                f"{where}/@{cut(name, 80)}",
+                f"{where}/@{_step(name)}",
                 "an attribute the grammar does not have",
                 "none",
             )
@@ -117,7 +133,9 @@ def _children(element: Any, where: str, table: Mapping[str, Any]) -> Iterator[Pr
     latest = 0
     for child in element.iterchildren(tag=etree.Element):
         numbers[child.tag] += 1
-        here = f"{where}/{cut(child.tag, 80)}[{numbers[child.tag]}]"
+        here = f"{where}/{_step(child.tag)}"
+        if not child.tag.startswith("{"):
+            here += f"[{numbers[child.tag]}]"
         index = place.get(child.tag)
         if index is None:
             rule = "A.5.1.1.media" if element.tag == "MediaIdentifier" else _rule(element.tag, "")
@@ -134,9 +152,7 @@ def _children(element: Any, where: str, table: Mapping[str, Any]) -> Iterator[Pr
         if count < particle["min"] or (most is not None and count > most):
             names = _names(particle)
             wanted = f"{particle['min']} or more" if most is None else f"{particle['min']}..{most}"
-            yield Problem(
-                _rule(element.tag, names[0]), f"{where}/{'|'.join(names)}", str(count), wanted
-            )
+            yield Problem(_rule(element.tag, names[0]), f"{where}/{names[0]}", str(count), wanted)
 
 
 def _value(
@@ -147,9 +163,9 @@ def _value(
         yield Problem(_rule(tag, name), where, _quoted(value), _one_of(known["values"]))
     elif kind == "xsd:boolean" and value not in ("true", "false", "1", "0"):
         yield Problem("A.5.1.1.boolean", where, _quoted(value), "true, false, 1 or 0")
-    elif kind == "xsd:base64Binary" and not _is_base64(value):
+    elif kind == "xsd:base64Binary" and not is_base64(value):
         yield Problem("A.5.1.1.base64", where, "text that is no base64", "base64 (RFC 2045)")
-    elif kind == "xsd:dateTime" and not _is_date_time(value):
+    elif kind == "xsd:dateTime" and not is_date_time(value):
         yield Problem(_rule(tag, name), where, _quoted(value), "xsd:dateTime")
     elif kind == "xsd:integer" and not _INTEGER.fullmatch(value):
         yield Problem(_rule(tag, name), where, _quoted(value), "an integer")
@@ -170,7 +186,8 @@ def has_time_zone(value: str) -> bool:
     return found is not None and found[8] is not None
 
 
-def _is_date_time(value: str) -> bool:
+def is_date_time(value: str) -> bool:
+    """Return True for xsd:dateTime, second 60 included."""
     found = _DATE_TIME.fullmatch(value)
     if found is None or (len(found[1].lstrip("-")) > 4 and found[1].lstrip("-")[0] == "0"):
         return False
@@ -186,12 +203,21 @@ def _is_date_time(value: str) -> bool:
     return year != 0 and hour < 24 and minute < 60 and second <= 60 and zone[1:] <= "14:00"
 
 
-def _is_base64(value: str) -> bool:
+def is_base64(value: str) -> bool:
+    """Return True for xsd:base64Binary."""
     try:
         a2b_base64(value.replace(" ", "").encode("ascii"), strict_mode=True)
     except (Base64Error, UnicodeEncodeError):
         return False
     return True
+
+
+def _step(name: str) -> str:
+    """Return the XPath step of a name in Clark's notation."""
+    space, _, local = name.rpartition("}")
+    if space == _XSI:
+        return f"xsi:{cut(local, 80)}"
+    return f"*[local-name()='{cut(local, 80)}']" if space else cut(name, 80)
 
 
 def _names(particle: Mapping[str, Any]) -> list[str]:

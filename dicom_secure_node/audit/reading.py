@@ -19,13 +19,12 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from xml.parsers import expat
 
-from dicom_secure_node.audit.envelope import decode, peel
+from dicom_secure_node.audit.envelope import DEPTH_LIMIT, decode, peel
 from dicom_secure_node.audit.grammar import leap_second
 from dicom_secure_node.audit.text import ID_LIMIT, REASON_LIMIT, cut
 from dicom_secure_node.spec.audit import DCM_OID, Code, meanings
 
 READ_LIMIT = 1024 * 1024  # octets of one message; the rest is not looked at
-DEPTH_LIMIT = 32  # elements within one another; the grammar needs 6
 LIST_LIMIT = 256  # users, patients, studies, accession numbers: each
 
 __all__ = ["READ_LIMIT", "Patient", "Summary", "User", "summarise"]

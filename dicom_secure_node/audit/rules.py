@@ -3,17 +3,21 @@
 Rule ids are the digest's: ``A.5.3.7:source.RoleIDCode`` is table A.5.3.7, entity ``source``, field
 RoleIDCode. What the tables leave open is not a problem: codes of other systems where a group is
 extensible or terms are only defined, further participants and objects (A.5.b), an EventID that no
-table describes (A.5.3.similar), empty values (A.5.2.no_empty binds writers).
+table describes (A.5.3.similar), empty values (A.5.2.no_empty binds writers). What the grammar has
+found already is not found again: a code under RFC 3881's attribute names counts for the tables, and
+a value of no list is the grammar's matter alone.
 """
 
 from __future__ import annotations
 
+import re
+from binascii import a2b_base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dicom_secure_node.audit.grammar import Problem, has_time_zone
+from dicom_secure_node.audit.grammar import Problem, has_time_zone, is_base64, is_date_time
 from dicom_secure_node.audit.text import cut
-from dicom_secure_node.spec.audit import DCM_OID, group, meanings, messages
+from dicom_secure_node.spec.audit import DCM_OID, group, meanings, messages, tables
 
 _DCM = frozenset(("DCM", DCM_OID))
 _TRUE = frozenset(("true", "1"))
@@ -27,13 +31,15 @@ def problems(root: Any) -> Iterator[Problem]:
     if event is None:
         return
     time = event.get("EventDateTime", "")
-    if time and not has_time_zone(time):
+    if is_date_time(" ".join(time.split())) and not has_time_zone(time):
         where = "/AuditMessage/EventIdentification/@EventDateTime"
         yield Problem("A.5.2.5.timezone", where, "a time without zone", "Z or +hh:mm")
+    yield from _source_types(root)
     yield from _sop_class_missing(root)
-    table = messages().get(_attribute(event.find("EventID"), "csd-code"))
+    table = messages().get(_value(event.find("EventID")))
     if table is None:
-        yield from _requestors(root, {"min_true": 0, "max_true": 1}, "A.5.2.requestor")
+        people = root.findall("ActiveParticipant")
+        yield from _requestors(people, {"min_true": 0, "max_true": 1}, "A.5.2.requestor")
         return
     yield from _event(event, table)
     yield from _participants(root, table)
@@ -49,12 +55,23 @@ def _meanings(root: Any) -> Iterator[Problem]:
         text = element.get("originalText")
         if text is None or not _is_dcm(element):
             continue
-        wanted = meanings().get(_attribute(element, "csd-code"))
+        wanted = meanings().get(_value(element))
         if wanted is not None and " ".join(text.split()).casefold() != wanted.casefold():
             where = root.getroottree().getpath(element)
             yield Problem(
                 "A.5.1.1.coded", f"{where}/@originalText", repr(cut(text, 64)), repr(wanted)
             )
+
+
+def _source_types(root: Any) -> Iterator[Problem]:
+    """A number of the table, or a code with its system and meaning (A.5.1.2.1)."""
+    known = tables()["code_tables"]["audit_source_type_code"]
+    for element in root.findall("AuditSourceIdentification/AuditSourceTypeCode"):
+        value = _value(element)
+        if value and value not in known and "codeSystemName" not in element.attrib:
+            where = f"{root.getroottree().getpath(element)}/@csd-code"
+            wanted = "1 to 9, or codeSystemName and originalText"
+            yield Problem("A.5.1.2.1", where, repr(cut(value, 32)), wanted)
 
 
 def _sop_class_missing(root: Any) -> Iterator[Problem]:
@@ -67,8 +84,8 @@ def _sop_class_missing(root: Any) -> Iterator[Problem]:
             yield Problem("A.5.2.sopclass", where, f"{present[0]} without SOPClass", "SOPClass")
 
 
-def _requestors(root: Any, limits: Mapping[str, Any], rule: str) -> Iterator[Problem]:
-    count = sum(_requests(one) for one in root.findall("ActiveParticipant"))
+def _requestors(people: Sequence[Any], limits: Mapping[str, Any], rule: str) -> Iterator[Problem]:
+    count = sum(_requests(one) for one in people)
     least, most = limits["min_true"], limits["max_true"]
     if not least <= count <= most:
         wanted = f"exactly {most}" if least == most else f"at most {most}"
@@ -87,7 +104,8 @@ def _event(event: Any, table: Mapping[str, Any]) -> Iterator[Problem]:
     fields = table["event"]
     wanted = fields["EventActionCode"]["values"]
     action = event.get("EventActionCode")
-    if action is None or action.strip() not in wanted:
+    known = tables()["code_tables"]["event_action_code"]
+    if action is None or (action.strip() not in wanted and action.strip() in known):
         found = "nothing" if action is None else repr(cut(action, 16))
         yield Problem(
             f"{rule}.EventActionCode", f"{where}/@EventActionCode", found, " or ".join(wanted)
@@ -108,30 +126,35 @@ def _event_types(
         return
     # Defined terms and groups may be extended by codes of other systems; enumerated ones not.
     closed = field.get("term") == "EV"
-    listed = any(_has_code(one, code) for one in types for code in codes)
+    listed = any(_has_code(one, code) or not _value(one) for one in types for code in codes)
     if not listed and (closed or all(_is_dcm(one) for one in types)):
-        found = ", ".join(_attribute(one, "csd-code") for one in types)
+        found = ", ".join(map(_value, types))
         yield Problem(f"{rule}.EventTypeCode", where, repr(cut(found, 64)), wanted)
 
 
 def _participants(root: Any, table: Mapping[str, Any]) -> Iterator[Problem]:
     section = table["section"]
+    rest = list(_numbered(root, "ActiveParticipant"))
+    if not rest:  # the grammar's matter
+        return
     limits = table["requestor"]
     general = limits["min_true"] == 0
-    yield from _requestors(root, limits, "A.5.2.requestor" if general else f"{section}:requestor")
-    rest = list(_numbered(root, "ActiveParticipant"))
+    # "Exactly one user" (A.5.3.4.1): a medium is none, and has a rule of its own.
+    media = [one["match"].get("role_id_code") for one in table["participants"] if _is_passive(one)]
+    people = [one for _, one in rest if not any(_has_role(one, role) for role in media if role)]
+    yield from _requestors(people, limits, "A.5.2.requestor" if general else f"{section}:requestor")
+    # A role without code is the grammar's matter, and may be the one that is missed.
+    vague = sum(any(not _value(role) for role in one.findall("RoleIDCode")) for _, one in rest)
     unmatched = []
     for entity in table["participants"]:
         role = entity["match"].get("role_id_code")
         if role is None:
             unmatched.append(entity)
             continue
-        matched = [
-            one for one in rest if any(_has_code(r, role) for r in one[1].findall("RoleIDCode"))
-        ]
-        rest = [one for one in rest if one not in matched]
+        matched = [one for one in rest if _has_role(one[1], role)]
+        rest = _without(rest, matched)
         rule = f"{section}:{entity['key']}"
-        if len(matched) < entity["min"]:
+        if len(matched) + vague < entity["min"]:
             wanted = f"{entity['min']} with RoleIDCode {role}"
             yield Problem(
                 f"{rule}.RoleIDCode", "/AuditMessage/ActiveParticipant", str(len(matched)), wanted
@@ -168,11 +191,13 @@ def _unmatched(
 
 def _participant(where: str, one: Any, entity: Mapping[str, Any], rule: str) -> Iterator[Problem]:
     fields = entity["fields"]
-    if fields.get("UserIsRequestor", {}).get("fixed") is False and _requests(one):
+    if _is_passive(entity) and _requests(one):
         yield Problem(f"{rule}.UserIsRequestor", f"{where}/@UserIsRequestor", "true", "false")
     media = fields.get("MediaIdentifier", {}).get("usage") == "M"
     if media and one.find("MediaIdentifier") is None:
         yield Problem(f"{rule}.MediaIdentifier", where, "nothing", "MediaIdentifier")
+    if "MediaType" in fields:
+        yield from _media_type(where, one, fields, rule)
     if "NetworkAccessPointID" in fields and fields["NetworkAccessPointID"]["usage"] == "MC":
         point = "NetworkAccessPointTypeCode" in one.attrib, "NetworkAccessPointID" in one.attrib
         if point == (True, False):
@@ -180,12 +205,30 @@ def _participant(where: str, one: Any, entity: Mapping[str, Any], rule: str) -> 
             yield Problem(f"{rule}.{name}", f"{where}/@{name}", "nothing", "the attribute")
 
 
+def _media_type(where: str, one: Any, fields: Mapping[str, Any], rule: str) -> Iterator[Problem]:
+    kind = one.find("MediaIdentifier/MediaType")
+    cid = fields["MediaType"]["cid"]
+    if kind is not None and _is_dcm(kind) and _value(kind) and _value(kind) not in group(cid):
+        path = f"{where}/MediaIdentifier/MediaType"
+        yield Problem(f"{rule}.MediaType", path, repr(cut(_value(kind), 32)), cid)
+    # Required when the target is no physical medium (A.5.3.4).
+    name = "NetworkAccessPointTypeCode"
+    remote = fields.get(name, {}).get("usage") == "MC" and any(
+        _has_code(kind, code) for code in _NOT_PHYSICAL
+    )
+    if remote and name not in one.attrib:
+        yield Problem(f"{rule}.{name}", f"{where}/@{name}", "nothing", "the attribute")
+
+
+_NOT_PHYSICAL = ("110031", "110037")  # Email, URI
+
+
 def _objects(root: Any, table: Mapping[str, Any]) -> Iterator[Problem]:
     rest = list(_numbered(root, "ParticipantObjectIdentification"))
     for entity in table["objects"]:
         rule = f"{table['section']}:{entity['key']}"
         matched = [one for one in rest if _is_meant(one[1], entity)]
-        rest = [one for one in rest if one not in matched]
+        rest = _without(rest, matched)
         if len(matched) < entity["min"]:
             where = "/AuditMessage/ParticipantObjectIdentification"
             yield Problem(rule, where, f"{len(matched)} of {entity['key']}", str(entity["min"]))
@@ -209,7 +252,8 @@ def _is_meant(thing: Any, entity: Mapping[str, Any]) -> bool:
 def _object(where: str, thing: Any, fields: Mapping[str, Any], rule: str) -> Iterator[Problem]:
     for name in ("ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole"):
         value, field = thing.get(name), fields.get(name, {})
-        if "fixed" in field and (value is None or value.strip() != field["fixed"]):
+        listed = value is None or value.strip() in tables()["code_tables"][_CODE_TABLES[name]]
+        if "fixed" in field and listed and (value is None or value.strip() != field["fixed"]):
             found = "nothing" if value is None else repr(cut(value, 16))
             yield Problem(f"{rule}.{name}", f"{where}/@{name}", found, field["fixed"])
     yield from _object_kind(where, thing, fields["ParticipantObjectIDTypeCode"], rule)
@@ -228,6 +272,10 @@ def _object(where: str, thing: Any, fields: Mapping[str, Any], rule: str) -> Ite
     yield from _details(where, thing, fields.get("ParticipantObjectDetail", {}), rule)
 
 
+_CODE_TABLES = {
+    "ParticipantObjectTypeCode": "participant_object_type_code",
+    "ParticipantObjectTypeCodeRole": "participant_object_type_code_role",
+}
 _NAME_OR_QUERY = ("ParticipantObjectName", "ParticipantObjectQuery")
 
 
@@ -238,7 +286,7 @@ def _object_kind(where: str, thing: Any, field: Mapping[str, Any], rule: str) ->
         return
     # Defined terms (A.5.3.10, A.5.3.11) may be replaced by other identifiers.
     if field.get("term") != "DT":
-        found = repr(cut(_attribute(kind, "csd-code"), 32))
+        found = repr(cut(_value(kind), 32))
         path = f"{where}/ParticipantObjectIDTypeCode"
         yield Problem(f"{rule}.ParticipantObjectIDTypeCode", path, found, " or ".join(codes))
 
@@ -248,11 +296,22 @@ def _details(where: str, thing: Any, field: Mapping[str, Any], rule: str) -> Ite
     kind = thing.find("ParticipantObjectIDTypeCode")
     if field.get("usage") == "MC" and _has_code(kind, "110181"):
         wanted.append("TransferSyntax")  # A.5.3.10
-    given = {one.get("type", "").strip() for one in thing.findall("ParticipantObjectDetail")}
+    path = f"{where}/ParticipantObjectDetail"
+    given = {
+        one.get("type", "").strip(): one.get("value", "")
+        for one in thing.findall("ParticipantObjectDetail")
+    }
     for name in wanted:
-        if name not in given:
-            path = f"{where}/ParticipantObjectDetail"
+        if name not in given and "" not in given:
             yield Problem(f"{rule}.ParticipantObjectDetail", path, "nothing", f"type {name!r}")
+    syntax = given.get("TransferSyntax") if "TransferSyntax" in wanted else None
+    if syntax and is_base64(syntax) and _UID.fullmatch(a2b_base64(syntax)) is None:
+        yield Problem(
+            f"{rule}.ParticipantObjectDetail", path, "base64 of no UID", "base64 of a UID"
+        )
+
+
+_UID = re.compile(rb"[0-2](?:\.(?:0|[1-9][0-9]*))+[\0 ]*")
 
 
 # --- Reading ---
@@ -266,6 +325,13 @@ def _too_many(
         yield Problem(rule, matched[most][0], str(len(matched)), f"at most {most}")
 
 
+def _without(
+    rest: Sequence[tuple[str, Any]], matched: Sequence[tuple[str, Any]]
+) -> list[tuple[str, Any]]:
+    taken = {where for where, _ in matched}
+    return [one for one in rest if one[0] not in taken]
+
+
 def _numbered(root: Any, tag: str) -> Iterator[tuple[str, Any]]:
     for number, element in enumerate(root.findall(tag), 1):
         yield f"/AuditMessage/{tag}[{number}]", element
@@ -275,7 +341,15 @@ def _attribute(element: Any, name: str) -> str:
     return "" if element is None else str(element.get(name, "")).strip()
 
 
+def _value(element: Any) -> str:
+    """Return csd-code, or what RFC 3881 calls ``code``."""
+    return _attribute(element, "csd-code") or _attribute(element, "code")
+
+
 def _is_dcm(element: Any) -> bool:
+    # A code system that is missing is the grammar's matter; six digits are meant for DCM.
+    if element is not None and "codeSystemName" not in element.attrib:
+        return len(_value(element)) == 6
     return _attribute(element, "codeSystemName") in _DCM
 
 
@@ -284,8 +358,18 @@ def _has_code(element: Any, code: str) -> bool:
 
     The tables of this edition name no system for the number codes, so any but DCM will do.
     """
-    return _attribute(element, "csd-code") == code and _is_dcm(element) == (len(code) == 6)
+    return _value(element) == code and _is_dcm(element) == (len(code) == 6)
+
+
+def _has_role(participant: Any, role: str) -> bool:
+    return any(_has_code(one, role) for one in participant.findall("RoleIDCode"))
+
+
+def _is_passive(entity: Mapping[str, Any]) -> bool:
+    """Return True for an entity whose UserIsRequestor is always false."""
+    return entity["fields"].get("UserIsRequestor", {}).get("fixed") is False
 
 
 def _requests(participant: Any) -> bool:
-    return _attribute(participant, "UserIsRequestor") in _TRUE
+    # TRUE is the grammar's matter, and meant.
+    return _attribute(participant, "UserIsRequestor").lower() in _TRUE

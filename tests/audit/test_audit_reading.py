@@ -78,6 +78,7 @@ FORMS = {
     "a frame": frame(SYSLOG),
     "a syslog message without BOM": SYSLOG.replace(b"\xef\xbb\xbf", b""),
     "structured data": SYSLOG.replace(b" - \xef", b' [a@1 b="\\]<x>"][c d="e"] \xef'),
+    "structured data that looks like a message": SYSLOG.replace(b" - \xef", b' [a@1 b="<AuditMessage/>"] \xef'),
     "an RFC 3164 header": b"<85>Nov 22 10:15:30 ws7 viewer[4711]: " + UTF8,
     "a header without PRI, as in a collector's file": b"Nov 22 10:15:30 ws7 viewer[4711]: " + UTF8,
     "line feeds as rsyslog escapes them": ESCAPED,
@@ -101,6 +102,7 @@ def test_every_form_says_the_same(raw: bytes) -> None:
 DAMAGED = {
     "Latin-1, undeclared": (XML.encode("latin-1"), {"trouble": "octet 383 is not utf-8"}),
     "UTF-8 that declares UTF-16": (b'<?xml version="1.0" encoding="utf-16"?>' + UTF8, {"trouble": "declares utf-16, the octets are not"}),
+    "a declaration that is none": (b"<?xml encoding=\"utf-8\"?>" + UTF8, {"trouble": "an XML declaration that is none"}),
     "cut off in the patient": (UTF8[: UTF8.index(b"<ParticipantObjectName>Doe")], {"patients": (Patient("P1"),), "trouble": "line 14: no element found"}),
     "cut off inside a character": (UTF8[: UTF8.index(b"\xbc")], {"users": (), "patients": (), "studies": (), "accessions": (), "source": "", "site": "", "trouble": "line 4: unclosed token"}),
     "an ampersand nobody escaped": (UTF8.replace(b"disk full", b"disk & full &x;"), {"text": "disk & full &x;"}),
