@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
+from dicom_secure_node.audit.splitting import Piece, split
 from dicom_secure_node.audit.validate import SIZE_LIMIT, Problem, Report, validate
 from dicom_secure_node.commands import DONE, NEGATIVE, Subparsers
+from dicom_secure_node.commands.audit_report import as_json, as_text
 from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.errors import ConfigurationError
 
 _EXAMPLES = """examples:
   dicom-secure-node audit validate message.xml
   dicom-secure-node audit validate --json secure-node/audit   every stored message of a node
+  dicom-secure-node audit validate /var/log/audit.log         syslog, as a collector keeps it
   cat message.xml | dicom-secure-node audit validate -
 """
 
-_LINES = (".ndjson", ".jsonl")
-_SUFFIXES = (".xml", *_LINES)
+_SUFFIXES = (".xml", ".ndjson", ".jsonl")
+_LEAST_LIMIT = 32768  # A.6: messages of at least this size are supported
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -37,7 +39,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     check = actions.add_parser(
         "validate",
         help="say which rules a message breaks, and where",
-        description="Say of each message whether it is valid, and which rules it breaks where. "
+        description="Say of each message whether it is valid, which rules it breaks where, and "
+        "whether it is in a dialect that is known (dcm4che, IHE ATNA, RFC 3881, earlier editions). "
         "Exit code 0: all valid; 1: at least one is not, or nothing was found to judge.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,25 +49,47 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "paths",
         nargs="+",
         metavar="FILE",
-        help="XML, a trail in JSON lines (.ndjson, .jsonl), a folder of these, or - for stdin",
+        help="XML, a trail in JSON lines, syslog in lines or frames, a folder of .xml, .ndjson "
+        "and .jsonl, or - for stdin; one file may hold many messages",
     )
     check.add_argument("--json", action="store_true", help="one JSON object a message on stdout")
+    check.add_argument(
+        "--max-size",
+        type=_size,
+        default=SIZE_LIMIT,
+        metavar="OCTETS",
+        help=f"largest message to read (default {SIZE_LIMIT}; A.6 asks for {_LEAST_LIMIT})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what ``audit ACTION`` asks for."""
-    bad = 0
-    count = 0
+    bad = count = foreign = 0
     # Every path is looked at first: a missing one is a usage error, not half an answer.
-    for name, xml in list(_sources(args.paths)):
-        for label, message in _messages(name, xml):
-            report = validate(message) if isinstance(message, bytes) else message
+    for name, path in list(_sources(args.paths)):
+        for label, piece in _pieces(name, path, args.max_size):
+            if piece.foreign:
+                foreign += 1
+                continue
+            report = _judged(piece, args.max_size)
             count += 1
             bad += not report.valid
-            _show(label, report, as_json=args.json)
+            if args.json:
+                emit_json(as_json(label, report))
+            else:
+                for line in as_text(label, report):
+                    print(one_line(line))
     if not args.json:
-        print(f"{count} messages, {bad} not valid")
+        others = f", {foreign} syslog messages of other kinds" if foreign else ""
+        print(f"{count} messages, {bad} not valid{others}")
     return NEGATIVE if bad or not count else DONE
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number of octets")
+    return value
 
 
 def _sources(paths: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
@@ -82,43 +107,34 @@ def _sources(paths: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
             raise ConfigurationError("no such file or folder", name)
 
 
-def _messages(name: str, path: Path | None) -> Iterator[tuple[str, bytes | Report]]:
-    """Yield label and XML of each message in a file, or the report that there is none."""
-    if path is not None and path.suffix in _LINES:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{name}:{number}", _stored(line)
-        return
+def _pieces(name: str, path: Path | None, limit: int) -> Iterator[tuple[str, Piece]]:
+    """Yield label and content of each message in a file."""
     if path is None:
-        # One octet more than the judge takes: it then says so.
-        yield name, sys.stdin.buffer.read(SIZE_LIMIT + 1)
+        yield from _labelled(name, sys.stdin.buffer, limit)
+    else:
+        with path.open("rb") as file:
+            # JSON lines count from 1 also when there is but one.
+            yield from _labelled(name, file, limit, always=path.suffix != ".xml")
+
+
+def _labelled(
+    name: str, stream: BinaryIO, limit: int, *, always: bool = False
+) -> Iterator[tuple[str, Piece]]:
+    """Yield the messages, numbered unless a file holds just one."""
+    pieces = split(stream, limit)
+    first = next(pieces, None)
+    second = next(pieces, None)
+    if first is None:
         return
-    with path.open("rb") as file:
-        yield name, file.read(SIZE_LIMIT + 1)
+    alone = second is None and first.number == 1 and not always
+    yield (name if alone else f"{name}:{first.number}"), first
+    if second is not None:
+        yield f"{name}:{second.number}", second
+    for piece in pieces:
+        yield f"{name}:{piece.number}", piece
 
 
-def _stored(line: bytes) -> bytes | Report:
-    """Return the XML in one line of a trail."""
-    try:
-        record = json.loads(line)
-        xml = record["xml"]
-        if isinstance(xml, str):
-            return xml.encode("utf-8", "surrogatepass")
-    except (ValueError, KeyError, TypeError):
-        pass
-    return Report((Problem("A.5.a", "/", "a line that is no stored message", 'JSON with "xml"'),))
-
-
-def _show(label: str, report: Report, *, as_json: bool) -> None:
-    if as_json:
-        problems = [asdict(problem) for problem in report.problems]
-        emit_json({"path": label, "valid": report.valid, "problems": problems})
-        return
-    print(f"{one_line(label)}: {'valid' if report.valid else 'NOT VALID'}")
-    for problem in report.problems:
-        print(
-            one_line(
-                f"  {problem.rule} {problem.where}: found {problem.found}, wanted {problem.wanted}"
-            )
-        )
+def _judged(piece: Piece, limit: int) -> Report:
+    if piece.trouble:
+        return Report((Problem("A.5.a", "/", piece.trouble, "an audit message"),))
+    return validate(piece.raw, limit=limit)
