@@ -7,7 +7,9 @@ asks for more than PS3.15 or something else. What no habit covers breaks even th
 
 Sources, read and told in own words:
 
-* RFC 3881 (September 2004), sections 5 and 6, and the forms of its schema that products publish;
+* RFC 3881 (September 2004): the forms of its schema that products publish (section 6), what DICOM's
+  schema says it added, and messages of its days. The RFC's own text was not at hand: its section
+  numbers and the default of UserIsRequestor are from memory;
 * dcm4che: the project's own schema of the message, and the audit chapter of the dcm4chee-arc
   conformance statement with its samples; issues dcm4che #49 (codes of the source), #215 (meanings
   of the roles until 2018), #1572 (roles 25 and 26); dcm4chee-arc-light #586 (a sample), #912 (types
