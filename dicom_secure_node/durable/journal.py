@@ -27,7 +27,7 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,24 @@ class Journal:
         ServiceUnavailable
             The disk refused; nothing was kept.
         """
-        body = encode(record)
+        return self.append_all((record,))
+
+    def append_all(self, records: Sequence[Mapping[str, Any] | bytes]) -> int:
+        """Append records with one write and return the number of the first; all are on the disk.
+
+        They are numbered one after the other. A caller who is the only one to append knows the
+        first number before: `next_sequence`.
+
+        Raises
+        ------
+        ServiceUnavailable
+            The disk refused; nothing was kept.
+        """
+        bodies = [encode(record) for record in records]
         with self._changed:
             batch = self._collecting
             index = len(batch.bodies)
-            batch.bodies.append(body)
+            batch.bodies.extend(bodies)
             while self._writing and not batch.done:
                 self._changed.wait()
             leading = not batch.done

@@ -335,3 +335,15 @@ def test_format(note: str, tmp_path: Path) -> None:
     (tmp_path / "audit.format").unlink()  # as before formats were noted
     with Journal(tmp_path, "audit") as journal:
         assert journal.next_sequence == 2
+
+
+def test_several_records_are_one_write(tmp_path: Path) -> None:
+    with Journal(tmp_path, segment_bytes=200) as journal:
+        journal.append({"n": 1})
+        assert journal.append_all([{"n": n} for n in range(2, 40)]) == 2
+        assert journal.append_all([b'{"n": 40}']) == 40
+        assert numbers(journal) == list(range(1, 41))
+        assert [part.first for part in journal.segments()] == [1, 40], "not torn in two"
+        with pytest.raises(ValueError, match="JSON object"):
+            journal.append_all([{"n": 41}, b"[]"])
+        assert journal.next_sequence == 41
