@@ -226,7 +226,8 @@ class ServerContext(TLSContext):
         self._context.set_verify(_ASK[asked], PeerCheck(profile, trust, observe))
         for anchor in trust.anchors:
             self._context.add_client_ca(anchor)
-        engine.select_application_protocol(self._context, profile.alpn)
+        if profile.alpn:  # else an offer is passed over (RFC 7301 3.2)
+            engine.select_application_protocol(self._context, profile.alpn)
         if any(s.ephemeral_dh for s in profile.tls12_suites):
             with tempfile.NamedTemporaryFile(suffix=".pem") as file:
                 file.write(FFDHE2048)
