@@ -9,9 +9,6 @@ import logging
 import shlex
 import signal
 import sys
-import threading
-import warnings
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,8 @@ from typing import Any
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, sop_class
 
 from dicom_secure_node import commands
+from dicom_secure_node.commands.foreground import Signals, log_to_stderr
 from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
-from dicom_secure_node.commands.output import one_line
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
@@ -57,12 +54,12 @@ def add_parser(subparsers: commands.Subparsers[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM (0) or ctrl-C (130)."""
-    _log_to_stderr(args.verbose)
+    log_to_stderr(args.verbose)
     if args.config is None and make_home(args.home, args.port):
         sys.stdout.write(f"made a new home in {args.home}\n")
     config = _configuration(args)
     ae = application_entity(config)
-    signals = _Signals()
+    signals = Signals()
     node = SecureNode(config, ask_passphrase=_ask if sys.stdin.isatty() else None)
     try:
         try:
@@ -134,46 +131,6 @@ def _configuration(args: argparse.Namespace) -> NodeConfig:
 def _ask(listener: str) -> bytes:
     """Ask for the passphrase of a listener's keys, once; a reload uses it again."""
     return getpass.getpass(f"Passphrase of the keys of listener {listener}: ").encode()
-
-
-class _Signals:
-    """The signals that end the node, as something to wait for."""
-
-    def __init__(self) -> None:
-        self._arrived = threading.Event()
-        self._number = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._take)
-
-    def _take(self, number: int, _: object) -> None:
-        self._number = number
-        self._arrived.set()
-        signal.signal(number, signal.SIG_DFL)  # the second one means it
-
-    def wait(self) -> int:
-        self._arrived.wait()
-        return self._number
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
-    logging.captureWarnings(True)
-    # Python remembers each text it has warned with, and a peer chooses the texts.
-    warnings.filterwarnings("ignore", module="pydicom")
-    # The node reports refusals itself, with their reasons; these repeat what peers send.
-    for name in ("pynetdicom", "pydicom", "py.warnings"):
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.CRITICAL)
-
-
-class _OneLine(logging.Formatter):
-    """Escapes control characters: a peer's text cannot forge lines of the log."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        clean = copy(record)
-        clean.msg, clean.args = one_line(record.getMessage()), ()
-        return super().format(clean)
 
 
 def _show_how_to_send(home: Path, profile: str, port: int) -> None:

@@ -12,7 +12,7 @@ from dicom_secure_node.config.identity import (
     Saml,
     SamlIssuer,
 )
-from dicom_secure_node.config.reader import load
+from dicom_secure_node.config.reader import load, load_as
 from dicom_secure_node.config.signatures import Signatures
 from dicom_secure_node.config.tables import (
     PLAIN,
@@ -54,4 +54,5 @@ __all__ = [
     "Signatures",
     "SuppressRule",
     "load",
+    "load_as",
 ]

@@ -36,6 +36,17 @@ def load(path: Path) -> NodeConfig:
     ConfigurationError
         With file, dotted key, what was found and what was wanted.
     """
+    return load_as(NodeConfig, path)
+
+
+def load_as(cls: type[T], path: Path) -> T:
+    """Return what the TOML file `path` holds, as tables of the dataclass `cls`.
+
+    Raises
+    ------
+    ConfigurationError
+        With file, dotted key, what was found and what was wanted.
+    """
     try:
         document = tomllib.loads(path.read_bytes().decode())
     except OSError as exc:
@@ -46,7 +57,7 @@ def load(path: Path) -> NodeConfig:
         slip = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(exc))
         text, line = slip.groups() if slip else (str(exc), None)
         raise ConfigurationError(text, f"{path}:{line}" if line else str(path)) from exc
-    return _Reader(path).table(NodeConfig, document, "")
+    return _Reader(path).table(cls, document, "")
 
 
 _WORDS = {str: "a text", Path: "a path", bool: "true or false", int: "a whole number"}
