@@ -1,4 +1,4 @@
-"""``audit``: judge audit messages, our own or another product's (PS3.15 A.5)."""
+"""``audit``: judge audit messages, our own or another product's, and collect them (PS3.15 A.5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from dicom_secure_node.audit.splitting import Piece, split
 from dicom_secure_node.audit.validate import SIZE_LIMIT, Problem, Report, validate
-from dicom_secure_node.commands import DONE, NEGATIVE, Subparsers
+from dicom_secure_node.commands import DONE, NEGATIVE, Subparsers, audit_collect, audit_verify
 from dicom_secure_node.commands.audit_report import as_json, as_text
 from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.errors import ConfigurationError
@@ -30,8 +30,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """Add ``audit`` and its actions."""
     parser = subparsers.add_parser(
         "audit",
-        help="judge audit messages",
-        description="Judge audit messages by PS3.15 A.5: schema, conventions, message tables.",
+        help="judge and collect audit messages",
+        description="Judge audit messages by PS3.15 A.5, and keep those of others.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,10 +60,21 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="OCTETS",
         help=f"largest message to read (default {SIZE_LIMIT}; A.6 asks for {_LEAST_LIMIT})",
     )
+    audit_collect.add_action(actions)
+    audit_verify.add_action(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what ``audit ACTION`` asks for."""
+    match args.action:
+        case "collect":
+            return audit_collect.run(args)
+        case "verify-log":
+            return audit_verify.run(args)
+    return _validate(args)
+
+
+def _validate(args: argparse.Namespace) -> int:
     bad = count = foreign = 0
     # Every path is looked at first: a missing one is a usage error, not half an answer.
     for name, path in list(_sources(args.paths)):

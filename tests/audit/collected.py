@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dicom_secure_node.audit.collecting import indexer
-from dicom_secure_node.audit.collecting.records import TLS, Arrival, Head
+from dicom_secure_node.audit.collecting.records import TLS, Arrival, Head, Lost
 from dicom_secure_node.audit.collecting.store import RecordStore, open_index
 from dicom_secure_node.audit.syslog import Header, syslog_message
 from tests.audit.samples import every_kind, octets
@@ -60,7 +60,7 @@ def fill(
         return store.log.head
 
 
-def index_all(store: RecordStore) -> Head | None:
+def index_all(store: RecordStore) -> Lost | None:
     """Index what the store's log holds; return what the index knew better."""
     index = open_index(store.folder, store.index_url, writing=True)
     try:

@@ -349,9 +349,8 @@ def test_what_a_start_finds_missing_is_noted_for_good(log: Path) -> None:
         store.append([arrival(b"<85>1 new")])
         lost = index_all(store)
         assert lost is not None
-        assert lost.sequence == COUNT + 1
-        end = Head(COUNT + 1, "")
-        store.log.note_lost(START, end, lost)
+        assert (lost.agreed.sequence, lost.known.sequence) == (COUNT, COUNT + 1)
+        store.log.note_lost(START, lost)
         index_all(store)
         assert [one.raw for one in store.query(limit=1)] == [b"<85>1 new"]
         (found,) = store.verify()

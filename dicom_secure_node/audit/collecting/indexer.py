@@ -24,7 +24,7 @@ from pathlib import Path
 from dicom_secure_node.audit.collecting import chain, files, index, judge
 from dicom_secure_node.audit.collecting.files import Follower
 from dicom_secure_node.audit.collecting.index import Index
-from dicom_secure_node.audit.collecting.records import Head
+from dicom_secure_node.audit.collecting.records import Head, Lost
 from dicom_secure_node.audit.collecting.store import open_index
 from dicom_secure_node.errors import InvalidInput, SecureNodeError, ServiceUnavailable
 
@@ -34,13 +34,13 @@ _BATCH = 256
 _RETRY_SECONDS = 5.0
 
 
-def catch_up(folder: Path, asked: Index, until: Head) -> Head | None:
-    """Index everything up to `until`; for tests, tools, and after a restart.
+def catch_up(folder: Path, asked: Index, until: Head) -> Lost | None:
+    """Index everything up to `until`; for tests and tools.
 
     Returns
     -------
-    Head or None
-        What the index knew beyond the log, or otherwise; None where both agreed.
+    Lost or None
+        None where index and log agreed.
     """
     lost = reconcile(folder, asked, until)
     follower = Follower(folder, asked.head().sequence + 1)
@@ -49,13 +49,13 @@ def catch_up(folder: Path, asked: Index, until: Head) -> Head | None:
     return lost
 
 
-def reconcile(folder: Path, asked: Index, end: Head) -> Head | None:
+def reconcile(folder: Path, asked: Index, end: Head) -> Lost | None:
     """Bring the index back to where it agrees with the log, which ends at `end`.
 
     Returns
     -------
-    Head or None
-        The index's own head, where it did not agree.
+    Lost or None
+        None where they agreed.
     """
     if asked.judged_by() != judge.EDITION:
         logger.info("the index has verdicts of another edition: it is made again")
@@ -77,7 +77,7 @@ def reconcile(folder: Path, asked: Index, end: Head) -> Head | None:
         good.sequence,
     )
     asked.forget(good.sequence + 1, 2**62, good)
-    return known
+    return Lost(good, known)
 
 
 def _agrees(folder: Path, known: Head, end: Head) -> bool:
@@ -128,7 +128,7 @@ def main(folder: Path, url: str, identity: str, ends: Connection) -> None:
     Parameters
     ----------
     ends : Connection
-        Gives the durable ends of the log, as `Head`; takes `Head` of rule 2.
+        Gives the durable ends of the log, as `Head`; takes `Lost`, by rule 2.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the collector's to answer
     process = _Process(folder, url, identity, ends)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_secure_node.audit.collecting import chain, files
-from dicom_secure_node.audit.collecting.records import Arrival, Head
+from dicom_secure_node.audit.collecting.records import Arrival, Head, Lost
 from dicom_secure_node.durable.files import write_atomically
 from dicom_secure_node.durable.journal import SEGMENT_BYTES, Journal
 from dicom_secure_node.errors import ServiceUnavailable
@@ -91,10 +91,10 @@ class RecordLog:
         """Append one of the log's own notes."""
         return self._append([chain.note_fields(note, at, facts or {})])
 
-    def note_lost(self, at: datetime, found: Head, missing: Head) -> Head:
-        """Note that records up to `missing` were there once, and the log ends at `found`."""
-        facts = {"first": found.sequence + 1, "last": missing.sequence, "head": missing.chain}
-        return self.note("lost", at, facts)
+    def note_lost(self, at: datetime, lost: Lost) -> Head:
+        """Note that an index knew records that are not, or no longer, in the log."""
+        facts = {"first": lost.agreed.sequence + 1, "last": lost.known.sequence}
+        return self.note("lost", at, {**facts, "head": lost.known.chain})
 
     def _append(self, bodies: Sequence[bytes]) -> Head:
         with self._turn:

@@ -139,6 +139,22 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """What an index knows better than the log.
+
+    Attributes
+    ----------
+    agreed : Head
+        The last message both have; 0 where there is none.
+    known : Head
+        The head of the index.
+    """
+
+    agreed: Head
+    known: Head
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How far log and index have come.
 

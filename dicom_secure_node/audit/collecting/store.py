@@ -184,16 +184,20 @@ class RecordStore:
         """Return the codes of EventID among the records that match, with their numbers."""
         return index.events(self._ask(), asked or Filter())
 
+    def head(self) -> Head:
+        """Return number and hash of the last record, as the log has it now."""
+        if self._log is not None:
+            return self._log.head
+        line = files.last_line(self.folder)
+        return Head(line.sequence, line.chain) if line else Head(0, chain.GENESIS)
+
+    def first(self) -> int:
+        """Return the number of the oldest record kept; 1 in an empty log."""
+        return next(iter(files.segments(self.folder)), 1)
+
     def status(self) -> Status:
         """Return how far log and index have come."""
-        firsts = files.segments(self.folder)
-        if self._log is not None:
-            last = self._log.head.sequence
-        else:
-            line = files.last_line(self.folder)
-            last = line.sequence if line else 0
-        first = firsts[0] if firsts else last + 1
-        return Status(first, last, self._ask().head().sequence)
+        return Status(self.first(), self.head().sequence, self._ask().head().sequence)
 
     def verify(self, expected: Iterable[Head] = (), *, indexed: bool = True) -> Iterator[Finding]:
         """Yield everything that is wrong with log and index.

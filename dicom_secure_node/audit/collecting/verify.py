@@ -49,7 +49,9 @@ def verify(
     asked : Index, optional
         Compared with the log as well.
     """
-    walk = _Walk(folder, {head.sequence: head for head in expected})
+    walk = _Walk(folder)
+    for head in expected:
+        walk.expected.setdefault(head.sequence, set()).add(head.chain)
     # Taken before the log is read: the log may grow meanwhile, and the index with it.
     known = asked.head() if asked is not None else None
     lines = walk.lines()
@@ -71,7 +73,7 @@ class _Walk:
     """The state of one walk over the log."""
 
     folder: Path
-    expected: dict[int, Head]
+    expected: dict[int, set[str]] = field(default_factory=dict)  # number -> hashes noted
     before: str | None = chain.GENESIS  # hash of the line before, None where it is not known
     start: int = 1  # number the oldest file begins with
     wanted: int = 1  # the next number
@@ -135,11 +137,10 @@ class _Walk:
                 "edited", sequence, f"{where}: record {sequence} does not have the hash it says"
             )
         self.wanted, self.before = sequence + 1, line.chain
-        head = self.expected.pop(sequence, None)
-        if head is not None and head.chain != line.chain:
-            self._note(
-                "replaced", sequence, f"{where}: record {sequence} is not the one of head {head}"
-            )
+        for noted in sorted(self.expected.pop(sequence, ())):
+            if noted != line.chain:
+                text = f"{where}: record {sequence} is not the one of head {sequence}:{noted}"
+                self._note("replaced", sequence, text)
         self._own_note(line, where)
 
     def _own_note(self, line: chain.Line, where: str) -> None:
@@ -151,8 +152,8 @@ class _Walk:
             self._note("deleted", first, text, last)
         elif line.note == "lost":
             first, last = _number(facts.get("first")), _number(facts.get("last"))
-            text = f"{where}: a start at {facts.get('at')} found that {_span(first, last)} were "
-            self._note("lost", line.sequence, text + "missing at the end of the log")
+            text = f"{where}: at {facts.get('at')} the index knew {_span(first, last)} otherwise"
+            self._note("lost", line.sequence, text)
 
     def _fill(self, sequence: int) -> None:
         """A number that seemed to be missing is there, elsewhere."""
@@ -171,14 +172,15 @@ class _Walk:
             yield Finding("missing", first, last, f"{_span(first, last)} missing")
         yield from self._beginning()
         last = self.wanted - 1
-        heads = sorted(self.expected.values(), key=lambda head: head.sequence)
-        for head in heads:
-            if head.sequence > last:
-                text = f"the log ends with record {last}, head {head} was noted"
-                yield Finding("truncated", last + 1, head.sequence, text)
-            elif self.deleted.get(head.sequence, head.chain) != head.chain:
-                text = f"record {head.sequence} was not the one of head {head} when it was deleted"
-                yield Finding("replaced", head.sequence, head.sequence, text)
+        for sequence, hashes in sorted(self.expected.items()):
+            for noted in sorted(hashes):
+                head = Head(sequence, noted)
+                if sequence > last:
+                    text = f"the log ends with record {last}, head {head} was noted"
+                    yield Finding("truncated", last + 1, sequence, text)
+                elif self.deleted.get(sequence, noted) != noted:
+                    text = f"record {sequence} was not the one of head {head} when it was deleted"
+                    yield Finding("replaced", sequence, sequence, text)
         if known is not None and known.sequence > last:
             text = f"the log ends with record {last}, the index knows {known.sequence}"
             yield Finding("truncated", last + 1, known.sequence, text)
