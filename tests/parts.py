@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,8 @@ PROGRAMS = {
     "storescp": ("/usr/bin/storescp", "dcmtk"),
     "storescu": ("/usr/bin/storescu", "dcmtk"),
     "Orthanc": ("/usr/sbin/Orthanc", "orthanc"),
+    "initdb": ("/usr/lib/postgresql/15/bin/initdb", "postgresql"),
+    "postgres": ("/usr/lib/postgresql/15/bin/postgres", "postgresql"),
     "rsyslogd": ("/usr/sbin/rsyslogd", "rsyslog"),
     "openssl": ("/usr/bin/openssl", "openssl"),
     "softhsm2-util": ("/usr/bin/softhsm2-util", "softhsm2"),
@@ -353,6 +357,35 @@ input(type="{kind}" address="127.0.0.1" port="{number}" ruleset="arrived"{frame}
         port=number,
         ready=lambda: listening(number, udp=udp),
     )
+
+
+@contextmanager
+def postgres(password: str) -> Iterator[tuple[Part, str]]:
+    """Yield a PostgreSQL server and the URL of its superuser ``audit``, database left out.
+
+    It refuses to run as root, and its user cannot look into pytest's folders: root gives it one
+    of its own, and runs it as ``postgres``.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="tests-postgres-"))
+    run_as: list[str] = []
+    if os.getuid() == 0:
+        run_as = ["/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        shutil.chown(folder, "postgres", "postgres")
+    secret = folder / "password"
+    secret.write_text(password)
+    secret.chmod(0o644)
+    try:
+        argv = [program("initdb"), "-D", folder / "db", "-U", "audit", "--no-sync", "-E", "UTF8"]
+        argv += ["-A", "scram-sha-256", "--pwfile", secret, "--locale=C.UTF-8"]
+        run([*run_as, *argv], check=True)
+        port = free_port()
+        argv = [program("postgres"), "-D", folder / "db", "-k", folder, "-p", str(port)]
+        argv += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        part = Part([*run_as, *argv], log=folder / "log", port=port)
+        with part:
+            yield part, f"postgresql://audit:{password}@127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(folder)
 
 
 @contextmanager

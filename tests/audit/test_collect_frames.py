@@ -34,12 +34,22 @@ CASES = {
         False,
     ),
     "of the longest length": (counted(b"<" * LIMIT), [b"<" * LIMIT], 0, False, False),
-    "a line of the longest length": (b"<" * LIMIT + b"\r\n" + A + b"\n", [b"<" * LIMIT, A], 0)
-    + (False, False),
+    "a line of the longest length": (
+        b"<" * LIMIT + b"\r\n" + A + b"\n",
+        [b"<" * LIMIT, A],
+        0,
+        False,
+        False,
+    ),
     "too long, then good ones": (counted(b"x" * (LIMIT + 1), A), [A], 1, False, False),
     "far too long, then a good one": (counted(b"9 <" * 500, A), [A], 1, False, False),
-    "a line too long, then good ones": (b"<" * (LIMIT + 1) + b"\n" + counted(A), [A], 1)
-    + (False, False),
+    "a line too long, then good ones": (
+        b"<" * (LIMIT + 1) + b"\n" + counted(A),
+        [A],
+        1,
+        False,
+        False,
+    ),
     "a line far too long": (b"<" * 500, [], 1, False, True),
     "two that are too long": (counted(b"x" * 50, A, b"y" * 60), [A], 2, False, False),
     "a length cut off": (b"12", [], 0, False, True),
@@ -53,8 +63,13 @@ CASES = {
     "a length nobody means": (b"%d <" % (ABSURD + 1), [], 0, True, False),
     "garbage between frames": (counted(A) + b"\x16\x03\x01" + counted(A), [A], 0, True, False),
     "a blank between frames": (counted(A) + b" " + counted(A), [A], 0, True, False),
-    "octets counted, not characters": (b"5 <1>\xc3\xbc" + counted(A), [b"<1>\xc3\xbc", A], 0)
-    + (False, False),
+    "octets counted, not characters": (
+        b"5 <1>\xc3\xbc" + counted(A),
+        [b"<1>\xc3\xbc", A],
+        0,
+        False,
+        False,
+    ),
     "characters counted for octets": (b"4 <1>\xc3\xbc" + counted(A), [b"<1>\xc3"], 0, True, False),
     "what a browser sends": (b"GET / HTTP/1.1\r\n\r\n", [], 0, True, False),
 }

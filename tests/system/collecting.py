@@ -15,6 +15,7 @@ from types import TracebackType
 from dicom_secure_node.audit.collecting.files import Follower
 from dicom_secure_node.audit.collecting.records import Record
 from dicom_secure_node.audit.collecting.store import RecordStore
+from dicom_secure_node.errors import ServiceUnavailable
 from tests import parts
 from tests.system.running import COMMAND
 
@@ -150,12 +151,15 @@ class Repository:
         """Return once the stored messages are as wanted."""
         parts.wait_until(lambda: met(self.stored()), what, seconds)
 
-    def indexed(self, wanted: int, seconds: float = 60) -> list[Record]:
+    def indexed(self, wanted: int, seconds: float = 60, url: str = "") -> list[Record]:
         """Return the records, newest first, once the index has so many."""
         found: list[Record] = []
 
         def look() -> bool:
-            with RecordStore(self.folder) as store, contextlib.suppress(Exception):
+            with (
+                RecordStore(self.folder, url) as store,
+                contextlib.suppress(ServiceUnavailable),  # not there yet
+            ):
                 found[:] = list(store.query())
             return len(found) >= wanted
 

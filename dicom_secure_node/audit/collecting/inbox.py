@@ -100,6 +100,12 @@ class Inbox:
             self._held = held
             self._changed.notify_all()
 
+    @property
+    def held(self) -> bool:
+        """Return whether nobody may add anything."""
+        with self._changed:
+            return self._held
+
     def close(self) -> None:
         """Take nothing more; what waits can still be taken."""
         with self._changed:

@@ -149,7 +149,7 @@ class _Process:
         """Index until something breaks; return False when the collector has gone."""
         asked: Index | None = None
         try:
-            if not self._wait(None):
+            if not self._end.sequence and not self._wait(None):
                 return False
             asked = open_index(self._folder, self._url, writing=True)
             if not asked.claim(self._identity):
@@ -193,6 +193,4 @@ class _Process:
         while (left := deadline - time.monotonic()) > 0:
             if not self._wait(left):
                 return False
-            if self._ends.poll(min(left, 0.1)) is False and left < 0.1:
-                break
         return True

@@ -12,7 +12,8 @@ Rules, in order:
    when it is out of step; each with a line in the log.
 5. close_notify is answered, or sent, only when everything the connection brought is on the disk.
    That is the nearest to a receipt there is in syslog.
-6. On a stop each sender is told (close_notify) and read from until it closes, too.
+6. On a stop each sender is told (close_notify) and read from until it closes, too; unless the
+   disk takes nothing: then connections just break off, so that senders send again.
 """
 
 from __future__ import annotations
@@ -158,11 +159,12 @@ class TLSReceiver:
         if self._accepting.ident is not None:
             self._accepting.join()
         self._listener.close()
-        for one in self._places.all():
-            # close_notify; a sender that looks before it writes sends nothing more.
-            with contextlib.suppress(OSError):
-                one.sock.shutdown(socket.SHUT_WR)
-        self._places.wait_empty(seconds)
+        if not self._inbox.held:
+            for one in self._places.all():
+                # A sender that looks before it writes sends nothing more.
+                with contextlib.suppress(OSError):
+                    one.sock.shutdown(socket.SHUT_WR)
+            self._places.wait_empty(seconds)
         for one in self._places.all():
             _end(one.sock)
 

@@ -3,7 +3,7 @@
 A message is on the disk at most `Collect.group_seconds` and two writes after it was received:
 it waits for the write under way, then its own group gathers, then that is written.
 
-When the disk takes nothing, the batch at hand is kept and tried again every second; meanwhile
+When the disk takes nothing, the batch at hand is kept and tried again; meanwhile
 nobody adds to the inbox: senders over TLS are not read from and keep their queues, datagrams
 are lost and counted.
 """
@@ -22,7 +22,7 @@ from dicom_secure_node.errors import ServiceUnavailable
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)  # the last one repeats
 
 
 class Writer:
@@ -74,23 +74,24 @@ class Writer:
 
     def _keep(self, batch: list[Arrival]) -> bool:
         """Write a batch, however long the disk takes; False when told to give up."""
-        refused = False
+        attempts = 0
         while True:
             try:
                 head = self._store.append(batch)
             except ServiceUnavailable as exc:
-                if not refused:
+                if not attempts:
                     self._inbox.hold(True)
                     logger.error("nothing is received until it can be written: %s", exc)
-                refused = True
             else:
                 self._reporter.add("stored", len(batch))
                 self._inbox.settle(len(batch))
-                if refused:
+                if attempts:
                     self._inbox.hold(False)
                     lost = self._reporter.counts.lost
                     logger.warning("written again; datagrams lost so far: %d", lost)
                 self._written(head)
                 return True
-            if self._giving_up.wait(_RETRY_SECONDS):
+            seconds = _RETRY_SECONDS[min(attempts, len(_RETRY_SECONDS) - 1)]
+            attempts += 1
+            if self._giving_up.wait(seconds):
                 return False
