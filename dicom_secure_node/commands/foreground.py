@@ -11,6 +11,9 @@ from copy import copy
 from dicom_secure_node.commands.output import one_line
 
 
+_LOOK_SECONDS = 0.5
+
+
 class Signals:
     """The signals that end a program, as something to wait for."""
 
@@ -27,7 +30,10 @@ class Signals:
 
     def wait(self) -> int:
         """Return the number of the first signal."""
-        self._arrived.wait()
+        # A signal between Python's last look and the system call that waits interrupts nothing:
+        # without an end to the wait it would not be seen before the next one.
+        while not self._arrived.wait(_LOOK_SECONDS):
+            pass
         return self._number
 
 
