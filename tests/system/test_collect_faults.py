@@ -410,6 +410,29 @@ def test_datagrams_that_are_odd(home: Path) -> None:
         repository.wait_for_log("refused a message of more than 32768 octets")
 
 
+def test_datagrams_the_system_drops_are_counted(home: Path) -> None:
+    sent = 5000
+    with Repository(home, udp=True) as repository:
+        os.kill(repository.pid, signal.SIGSTOP)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            for number in range(sent):
+                udp.sendto(numbered(number) + b"x" * 3000, ("127.0.0.1", repository.udp_port))
+            os.kill(repository.pid, signal.SIGCONT)
+            # What was dropped is told with the next datagram that there is room for.
+            parts.wait_until(lambda: told(repository, udp), "the last one stored")
+            repository.wait_for_log("WARNING", "datagrams are lost: the system dropped them")
+        stored = repository.stored()
+        assert repository.stop() == 0
+        lost = int(repository.log.rpartition("lost ")[2].partition(",")[0])
+        assert lost > 0
+        assert lost + len([one for one in stored if one != b"<85>1 end"]) == sent
+
+
+def told(repository: Repository, udp: socket.socket) -> bool:
+    udp.sendto(b"<85>1 end", ("127.0.0.1", repository.udp_port))
+    return b"<85>1 end" in repository.stored()
+
+
 # --- Stops ---
 
 
@@ -470,10 +493,26 @@ def test_postgresql_goes_away_and_comes_back(home: Path) -> None:
         assert password not in repository.log
 
 
-def test_no_process_is_left_behind_by_a_kill(home: Path) -> None:
-    with Repository(home) as repository:
+def test_several_judges(home: Path) -> None:
+    with Repository(home, "judges = 3") as repository:
+        with repository.connect() as secure:
+            secure.sendall(frame(*SAMPLES * 10))
+            secure.unwrap()
+        found = repository.indexed(len(SAMPLES) * 10)
+        assert [one.raw for one in reversed(found)] == SAMPLES * 10
+        assert repository.verify().returncode == 0
+
+
+@pytest.mark.parametrize("judges", [1, 3])
+def test_no_process_is_left_behind_by_a_kill(judges: int, home: Path) -> None:
+    with Repository(home, f"judges = {judges}") as repository:
+        with repository.connect() as secure:
+            secure.sendall(frame(*SAMPLES * 10))
+            secure.unwrap()
+        repository.indexed(1)
         children = children_of(repository.pid)
-        assert children
+        children += [below for child in children for below in children_of(child)]
+        assert len(children) > judges
         repository.kill()
         parts.wait_until(
             lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "all gone"

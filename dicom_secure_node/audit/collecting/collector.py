@@ -68,7 +68,7 @@ class Collector:
             number = settings.port if tls is None else settings.udp_port
             where = f"listener {settings.host}:{number}"
             raise ServiceUnavailable(where, exc.strerror or str(exc)) from exc
-        self._indexing = Indexing(self.store, self._lost)
+        self._indexing = Indexing(self.store, settings.judges, self._lost)
         self._writer = Writer(
             self.store, self._inbox, self._reporter, settings.group_seconds, self._written
         )

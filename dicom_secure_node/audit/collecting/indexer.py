@@ -15,14 +15,20 @@ Rules, in order:
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
+import os
 import signal
+import threading
 import time
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from dicom_secure_node.audit.collecting import chain, files, index, judge
-from dicom_secure_node.audit.collecting.files import Follower
+from dicom_secure_node.audit.collecting.files import Follower, Spot
 from dicom_secure_node.audit.collecting.index import Index
 from dicom_secure_node.audit.collecting.records import Head, Lost
 from dicom_secure_node.audit.collecting.store import open_index
@@ -90,27 +96,45 @@ def _agrees(folder: Path, known: Head, end: Head) -> bool:
     return line.chain == known.chain
 
 
-def advance(asked: Index, follower: Follower, until: int) -> bool:
+Place = tuple[chain.Line, Spot]
+Judged = tuple[index.Row, list[index.Term]] | None
+
+
+def advance(
+    asked: Index,
+    follower: Follower,
+    until: int,
+    judge_all: Callable[[list[Place]], list[Judged]] | None = None,
+) -> bool:
     """Index the next records up to `until`; return False when there are none."""
     batch = follower.read(until, _BATCH)
     if not batch:
         return False
     rows, terms, last = [], [], 0
-    for line, spot in batch:
+    judged = judge_all(batch) if judge_all is not None else list(map(_judged, batch))
+    for (line, _), found in zip(batch, judged, strict=True):
         last = max(last, _deleted(line))
-        try:
-            row, more = index.row_of(line, spot)
-        except InvalidInput as exc:
-            if not line.note:
-                logger.error("record %d of the log cannot be read: %s", line.sequence, exc.found)
-            continue
-        rows.append(row)
-        terms += more
+        if found is not None:
+            rows.append(found[0])
+            terms += found[1]
+        elif not line.note:
+            logger.error("record %d of the log cannot be read", line.sequence)
     end = batch[-1][0]
     asked.add(rows, terms, Head(end.sequence, end.chain))
     if last:
         asked.forget(0, last)
     return True
+
+
+def _judged(place: Place) -> Judged:
+    """Return row and terms of a message, None where the line holds none."""
+    line, spot = place
+    if line.note:
+        return None
+    try:
+        return index.row_of(line, spot)
+    except InvalidInput:
+        return None
 
 
 def _deleted(line: chain.Line) -> int:
@@ -122,26 +146,61 @@ def _deleted(line: chain.Line) -> int:
 # --- The process ---
 
 
-def main(folder: Path, url: str, identity: str, ends: Connection) -> None:
+def main(folder: Path, url: str, identity: str, judges: int, ends: Connection) -> None:
     """Run until the collector goes away.
 
     Parameters
     ----------
+    judges : int
+        With more than one, so many further processes judge.
     ends : Connection
         Gives the durable ends of the log, as `Head`; takes `Lost`, by rule 2.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the collector's to answer
-    process = _Process(folder, url, identity, ends)
-    while process.run():
-        pass
+    with contextlib.ExitStack() as stack:
+        judge_all = None
+        if judges > 1:
+            spawn = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(
+                ProcessPoolExecutor(judges, spawn, initializer=_end_with_parent)
+            )
+            chunk = max(1, _BATCH // (2 * judges))
+
+            def judge_all(batch: list[Place]) -> list[Judged]:
+                return list(pool.map(_judged, batch, chunksize=chunk))
+
+        process = _Process(folder, url, identity, ends, judge_all)
+        while process.run():
+            pass
+
+
+def _end_with_parent() -> None:
+    """Do not outlive the process that gives out work, however that ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Process:
-    def __init__(self, folder: Path, url: str, identity: str, ends: Connection) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        identity: str,
+        ends: Connection,
+        judge_all: Callable[[list[Place]], list[Judged]] | None,
+    ) -> None:
         self._folder = folder
         self._url = url
         self._identity = identity
         self._ends = ends
+        self._judge_all = judge_all
         self._end = Head(0, "")
         self._told = ""
 
@@ -167,7 +226,8 @@ class _Process:
             self._ends.send(lost)
         follower = Follower(self._folder, asked.head().sequence + 1)
         while True:
-            if not advance(asked, follower, self._end.sequence) and not self._wait(None):
+            more = advance(asked, follower, self._end.sequence, self._judge_all)
+            if not more and not self._wait(None):
                 return False
             self._told = ""
             if self._ends.poll() and not self._wait(0):

@@ -25,12 +25,15 @@ class Indexing:
 
     Parameters
     ----------
+    judges : int
+        How many processes judge.
     lost : callable
         Told what the index knows better than the log.
     """
 
-    def __init__(self, store: RecordStore, lost: Callable[[Lost], None]) -> None:
+    def __init__(self, store: RecordStore, judges: int, lost: Callable[[Lost], None]) -> None:
         self._store = store
+        self._judges = judges
         self._lost = lost
         self._stopping = threading.Event()
         self._moved = threading.Event()
@@ -73,8 +76,7 @@ class Indexing:
         store = self._store
         process = self._spawn.Process(
             target=indexer.main,
-            args=(store.folder, store.index_url, store.log.identity, theirs),
-            daemon=True,
+            args=(store.folder, store.index_url, store.log.identity, self._judges, theirs),
             name="audit-indexer",
         )
         process.start()

@@ -34,6 +34,8 @@ class Collect:
         Of the log, and the index unless that is elsewhere.
     index : str
         ``postgresql://...``; SQLite in `folder` if empty.
+    judges : int
+        Processes that judge messages for the index, each about 1000 a second.
     keep_days : float
         Days until the oldest files are deleted; 0 keeps everything.
     message_limit : int
@@ -65,6 +67,7 @@ class Collect:
     profile: str = "8996"
     folder: Path = Path("collected")
     index: str = field(default="", repr=False)  # may hold a password
+    judges: int = 1
     keep_days: float = 0.0
     message_limit: int = 256 * 1024
     connections: int = 1024
@@ -90,6 +93,7 @@ _DAY = 86_400
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "udp_port": (0, 65_535),
+    "judges": (1, 64),
     "keep_days": (0, 100_000),
     "message_limit": (32_768, 1024 * 1024),
     "connections": (1, 10_000),
