@@ -10,7 +10,6 @@ from copy import copy
 
 from dicom_secure_node.commands.output import one_line
 
-
 _LOOK_SECONDS = 0.5
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dicom_secure_node.audit.collecting.records import Arrival
-from dicom_secure_node.audit.envelope import peel
 from dicom_secure_node.audit.reading import Summary, summarise
 from dicom_secure_node.audit.text import cut
 from dicom_secure_node.audit.validate import validate
@@ -42,7 +41,7 @@ class Verdict:
 def judge(arrival: Arrival) -> Verdict:
     """Judge a message: strictly for the verdict, leniently for the terms. Never raises."""
     summary = summarise(arrival.raw)
-    problems = validate(peel(arrival.raw).xml).problems
+    problems = validate(arrival.raw).problems
     rules = tuple(dict.fromkeys(cut(problem.rule, 128) for problem in problems))[:RULES_LIMIT]
     terms = frozenset(
         (kind, folded(text)) for kind, text in _terms(summary, arrival) if folded(text)
