@@ -6,6 +6,7 @@ set -eu
 parts="dcmtk orthanc rsyslog rsyslog-openssl openssl sslscan testssl.sh strace jing trang"
 parts="$parts krb5-kdc krb5-admin-server krb5-user libkrb5-dev slapd ldap-utils xmlsec1 softhsm2"
 parts="$parts simplesamlphp php-cli php-xml php-mbstring php-curl postgresql"
+parts="$parts chromium chromium-driver"
 # python-ldap and gssapi come as sources.
 parts="$parts gcc python3-dev libldap-dev libsasl2-dev libsasl2-modules"
 

@@ -42,6 +42,8 @@ PROGRAMS = {
     "testssl": ("/usr/bin/testssl", "testssl.sh"),
     "strace": ("/usr/bin/strace", "strace"),
     "jing": ("/usr/bin/jing", "jing"),
+    "chromedriver": ("/usr/bin/chromedriver", "chromium-driver"),
+    "chromium": ("/usr/bin/chromium", "chromium"),
     "trang": ("/usr/bin/trang", "trang"),
 }
 

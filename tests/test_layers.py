@@ -29,6 +29,7 @@ LAYERS = {
     "probe": 4,
     "config": 5,
     "secure_node": 6,
+    "audit_web": 6,
     "statement": 7,
     "commands": 8,
     "__main__": 9,

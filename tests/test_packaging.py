@@ -118,6 +118,8 @@ def test_types_and_data_are_shipped() -> None:
     for path in (PACKAGE / "spec").iterdir():
         if path.suffix in (".json", ".rng", ".rnc"):
             wanted.add(f"dicom_secure_node/spec/{path.name}")
+    for path in (PACKAGE / "audit_web" / "pages").iterdir():
+        wanted.add(f"dicom_secure_node/audit_web/pages/{path.name}")
     shipped = {str(path) for path in distribution.files or ()}
     # An editable installation ships nothing; the build installs a wheel.
     assert origin.get("dir_info", {}).get("editable") or wanted <= shipped

@@ -10,7 +10,14 @@ from typing import BinaryIO
 
 from dicom_secure_node.audit.splitting import Piece, split
 from dicom_secure_node.audit.validate import SIZE_LIMIT, Problem, Report, validate
-from dicom_secure_node.commands import DONE, NEGATIVE, Subparsers, audit_collect, audit_verify
+from dicom_secure_node.commands import (
+    DONE,
+    NEGATIVE,
+    Subparsers,
+    audit_collect,
+    audit_verify,
+    audit_view,
+)
 from dicom_secure_node.commands.audit_report import as_json, as_text
 from dicom_secure_node.commands.output import emit_json, one_line
 from dicom_secure_node.errors import ConfigurationError
@@ -62,6 +69,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     audit_collect.add_action(actions)
     audit_verify.add_action(actions)
+    audit_view.add_action(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
             return audit_collect.run(args)
         case "verify-log":
             return audit_verify.run(args)
+        case "view":
+            return audit_view.run(args)
     return _validate(args)
 
 

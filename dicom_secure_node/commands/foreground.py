@@ -27,6 +27,11 @@ class Signals:
         self._arrived.set()
         signal.signal(number, signal.SIG_DFL)  # the second one means it
 
+    @property
+    def arrived(self) -> bool:
+        """Return whether there was one."""
+        return self._arrived.is_set()
+
     def wait(self) -> int:
         """Return the number of the first signal."""
         # A signal between Python's last look and the system call that waits interrupts nothing:

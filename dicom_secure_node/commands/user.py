@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
   dicom-secure-node user add --home secure-node ada              asks for the passcode
   dicom-secure-node user add --home secure-node ct1 < passcode.txt
   dicom-secure-node user list --home secure-node
+  dicom-secure-node user add --home audit-repository --file viewers.toml grace   for audit view
 """
 
 
@@ -46,6 +47,14 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
             metavar="DIR",
             help="home of the node, with users.toml (default ./secure-node)",
         )
+        action.add_argument(
+            "--file",
+            type=Path,
+            default=Path("users.toml"),
+            metavar="FILE",
+            help="the users file, seen from the home: viewers.toml has those who may use "
+            "`audit view` (default users.toml)",
+        )
     for action in (add, remove):
         action.add_argument("name", metavar="NAME", help="user name")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Do the action and return the exit code."""
     if not args.home.is_dir():
         raise ConfigurationError("no such folder", str(args.home))
-    file = args.home / "users.toml"
+    file = args.home / args.file
     match args.action:
         case "add":
             return _add(file, args.name)

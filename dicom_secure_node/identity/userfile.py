@@ -195,7 +195,7 @@ def _nobody(rows: Any) -> str:
 
 def format_users(rows: Mapping[str, User]) -> str:
     """Return `rows` as the text of a users file."""
-    lines = ["# Users who may associate (PS3.15 B.5). Change with: dicom-secure-node user"]
+    lines = ["# Users and hashes of their passcodes. Change with: dicom-secure-node user"]
     for row in rows.values():
         lines += ["", f"[users.{toml_string(row.name)}]", f"hash = {toml_string(row.hash)}"]
         if row.added is not None:
