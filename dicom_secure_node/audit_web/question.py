@@ -25,7 +25,8 @@ OUTCOMES: Mapping[str, str] = MappingProxyType(
 )
 VALID: Mapping[str, bool] = MappingProxyType({"yes": True, "no": False})
 TEXT_LIMIT = 256  # characters
-_LARGEST = 2**63 - 1
+_YEARS = range(1970, 3000)
+_LARGEST = 2**62  # the index counts to 2**63, and one more is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,9 @@ def _one_of(name: str, words: Mapping[str, str], known: Mapping[str, object]) ->
 def _moment(name: str, word: str) -> datetime:
     try:
         found = datetime.fromisoformat(word)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        if found.year not in _YEARS:  # reckoning with it must not leave the calendar
+            raise ValueError(found.year)
+        return found
     except (ValueError, OverflowError) as exc:
         raise InvalidInput(repr(word), "e.g. 2026-11-22T09:30", name) from exc
