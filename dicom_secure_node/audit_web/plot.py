@@ -18,7 +18,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDTH, _HEIGHT = 960, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 14, 34
 _INSIDE = (_WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM)
-_TICKS = 6
+_TICKS = 8
+_TEXT_WIDTH = 60  # of a time below the bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,23 @@ def _times(found: Sequence[Bar]) -> Iterator[str]:
     wide = found[-1].end - found[0].start > timedelta(days=2)
     form = "%Y-%m-%d" if whole_days else "%m-%d %H:%M" if wide else "%H:%M"
     step, y = _INSIDE[0] / len(found), _HEIGHT - 12
-    every = max(1, -(-len(found) // _TICKS))
-    for place in range(0, len(found), every):
+    for place in range(*_round_times(found)):
         x = _LEFT + place * step
         yield f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 22}" y2="{y - 16}"/>'
         yield f'<text class="time" x="{x:.1f}" y="{y}">{found[place].start:{form}}</text>'
+
+
+def _round_times(found: Sequence[Bar]) -> tuple[int, int, int]:
+    """Return the bars to write a time below: the first one, the end, the step between them."""
+    span = found[0].end - found[0].start
+    least = -(-len(found) // _TICKS)
+    lengths = (timedelta(minutes=minutes) for minutes in _MINUTES)
+    wholes = (length // span for length in lengths if length % span == timedelta(0))
+    every = next((number for number in wholes if number >= least), least)
+    first = -((found[0].start - _EPOCH) // span) % every
+    # Too few are worse than odd ones; and a text at the very end has no room.
+    room = int(_TEXT_WIDTH / (_INSIDE[0] / len(found)))
+    return (first if first < len(found) else 0, max(1, len(found) - room), every)
 
 
 def _round_up(value: int) -> int:

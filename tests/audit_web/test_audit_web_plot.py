@@ -49,9 +49,25 @@ def test_the_scale(most: int, top: int) -> None:
 
 
 def test_nothing_but_shapes_and_classes() -> None:
-    bars = [plot.Bar(START + timedelta(hours=n), START, n, n % 3) for n in range(50)]
+    hours = [START + timedelta(hours=n) for n in range(51)]
+    bars = [plot.Bar(hours[n], hours[n + 1], n, n % 3) for n in range(50)]
     root = etree.fromstring(plot.drawn(bars))
     assert {one.tag for one in root.iter()} == {"svg", "g", "title", "line", "rect", "text"}
     names = {name for one in root.iter() for name in one.attrib}
     assert not names & {"style", "onclick", "href"}
     assert etree.fromstring(plot.drawn([])).get("role") == "img"
+
+
+TICKS = {
+    "a day": (timedelta(days=1), ["12:00", "15:00", "18:00", "21:00", "00:00", "03:00", "06:00"]),
+    "an hour": (timedelta(hours=1), ["09:30", "09:40", "09:50", "10:00", "10:10", "10:20"]),
+    "a moment": (timedelta(minutes=1), ["09:30"]),
+}
+
+
+@pytest.mark.parametrize(("length", "want"), TICKS.values(), ids=TICKS)
+def test_times_below_are_round(length: timedelta, want: list[str]) -> None:
+    start = START.replace(second=0)
+    found = plot.bars([], start, start + length, plot.span_for(start, start + length))
+    root = etree.fromstring(plot.drawn(found))
+    assert root.xpath("//text[@class='time']/text()") == want
