@@ -82,6 +82,15 @@ class Browser:
         """Click the first element a selector finds."""
         self._call("POST", f"/element/{self._find(selector)[0]}/click")
 
+    def follow(self, selector: str) -> None:
+        """Click what leads to another page, and wait until that is loaded."""
+        (here,) = self._find("html")
+        self.click(selector)
+        parts.wait_until(
+            lambda: self._answer("GET", f"/element/{here}/name")[0] != 200, "another page"
+        )
+        parts.wait_until(lambda: self._find("body"), "its body")
+
     def type(self, selector: str, text: str) -> None:
         """Type into the first element a selector finds."""
         self._call("POST", f"/element/{self._find(selector)[0]}/value", text=text)

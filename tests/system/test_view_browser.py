@@ -33,7 +33,7 @@ def browser(viewing: Viewing, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert window.title.startswith("Log in")
         window.type("[name=user]", "auditor")
         window.type("[name=passcode]", "tiger")
-        window.click(".login button")
+        window.follow(".login button")
         assert window.path == "/counts?range=week"  # where one wanted to go
         yield window
         assert window.complaints() == []
@@ -49,7 +49,7 @@ def test_the_timeline(browser: Browser) -> None:
     failed = browser.style(".outcome-8", "background-color")
     assert failed != browser.style(".outcome-0", "background-color")
     assert browser.texts(".outcome-8")[0] == "serious failure"
-    browser.click("[rel=next]")
+    browser.follow("[rel=next]")
     assert browser.count("tbody tr") > 0
 
 
@@ -57,7 +57,7 @@ def test_the_form_filters(browser: Browser) -> None:
     browser.open("/")
     browser.click("[name=outcome] option[value=failures]")
     browser.type("[name=patient]", "Doe*")
-    browser.click(".filters button")
+    browser.follow(".filters button")
     assert "outcome=failures" in browser.path
     assert set(browser.texts("tbody .mark:not(.outcome-0)")) <= {"serious failure", "major failure"}
     assert browser.count("[name=outcome] option[value=failures][selected]") == 1
@@ -65,7 +65,7 @@ def test_the_form_filters(browser: Browser) -> None:
 
 def test_a_message(browser: Browser) -> None:
     browser.open("/?valid=no")
-    browser.click("tbody a")
+    browser.follow("tbody a")
     assert browser.texts("h1")[0].startswith("Record ")
     assert "what" in browser.texts("h2")[0].lower()
     assert browser.texts(".rules tbody td:first-child code")
@@ -105,9 +105,9 @@ def test_the_logout(viewing: Viewing, tmp_path: Path) -> None:
         window.open("/login")
         window.type("[name=user]", "auditor")
         window.type("[name=passcode]", "tiger")
-        window.click(".login button")
+        window.follow(".login button")
         assert window.path == "/"
-        window.click(".logout button")
+        window.follow(".logout button")
         assert window.path == "/login"
         window.open("/")
         assert window.path.startswith("/login")
