@@ -92,17 +92,17 @@ SECTIONS = (
         "Instances Transferred, DICOM Instances Accessed, Security Alert and User "
         "Authentication; for the others there are builders, and a program reports them through "
         "`SecureNode.audit`. Suppress rules by event, outcome and participant. `audit validate` "
-        "judges all fifteen messages. There is no receiver.",
+        "judges all fifteen messages, and says which dialect another product speaks.",
     ),
     Section(
-        "A.6", "Audit Trail Message Transmission Profile - SYSLOG-TLS", "current", "partly",
+        "A.6", "Audit Trail Message Transmission Profile - SYSLOG-TLS", "current", "yes",
         "Sender, RFC 5424 and 5425: one store, delivered at least once and in order, also after "
-        "a crash. There is no receiver.",
+        "a crash. Receiver: `audit collect`, an audit record repository.",
     ),
     Section(
         "A.7", "Audit Trail Message Transmission Profile - SYSLOG-UDP", "current", "partly",
         "Sender, RFC 5424 and 5426; messages above 60 000 octets are counted and not sent. "
-        "There is no receiver.",
+        "Receiver: `audit collect`.",
     ),
     Section(
         "B.1", "Basic TLS Secure Transport Connection Profile", "retired", "no",
