@@ -102,9 +102,10 @@ class Running:
             self._socket.close()
             raise
         self._reports = Reports(self._trail)
-        locking = LockingBackend(backend, Lockout(), self._reports.locked)
+        lockout = Lockout()
+        locking = LockingBackend(backend, lockout, self._reports.locked)
         sessions = Sessions(settings.idle_seconds, settings.session_seconds)
-        doors = Entry(locking, users, sessions, self._reports)
+        doors = Entry(locking, lockout, users, sessions, self._reports)
         viewer = Viewer(partial(RecordStore, settings.folder, settings.index), doors, self._reports)
         self._pages = Guard(viewer.pages(), _names(settings))
 

@@ -15,6 +15,7 @@ from dicom_secure_node.audit_web.reporting import Reports
 from dicom_secure_node.audit_web.sessions import Session, Sessions
 from dicom_secure_node.errors import IdentityRefused, InvalidInput
 from dicom_secure_node.identity.claims import Backend, Claim, IdentityType, PeerFacts
+from dicom_secure_node.identity.lockout import Lockout
 from dicom_secure_node.identity.userfile import UserFile
 
 SESSION_COOKIE = "__Host-session"
@@ -32,7 +33,9 @@ class Entry:
     Parameters
     ----------
     backend : Backend
-        Verifies user name and passcode, behind a lock-out.
+        Verifies user name and passcode, behind `lockout`.
+    lockout : Lockout
+        Asked first, too: attempts of those who are locked out are reported as a sum.
     users : UserFile
         The same users: one who is removed, disabled or has another passcode is logged out.
     sessions : Sessions
@@ -40,9 +43,15 @@ class Entry:
     """
 
     def __init__(
-        self, backend: Backend, users: UserFile, sessions: Sessions, reports: Reports
+        self,
+        backend: Backend,
+        lockout: Lockout,
+        users: UserFile,
+        sessions: Sessions,
+        reports: Reports,
     ) -> None:
         self._backend = backend
+        self._lockout = lockout
         self._users = users
         self._sessions = sessions
         self._reports = reports
@@ -66,6 +75,11 @@ class Entry:
         LimitReached, ServiceUnavailable
             Nothing was decided, or it could not be reported.
         """
+        try:
+            self._lockout.check(user, address)
+        except IdentityRefused as exc:
+            self._reports.refused_unheard(user, address, exc.reason)
+            raise
         claim = Claim(IdentityType.PASSCODE, _octets(user), _octets(passcode))
         try:
             self._backend.verify(claim, PeerFacts(address=address, protected=True))

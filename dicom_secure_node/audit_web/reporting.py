@@ -71,13 +71,17 @@ class Reports:
         self._user(codes.LOGOUT, user, address)
 
     def refused(self, user: str, address: str, reason: str) -> None:
-        """Report a login that failed; the same again within a minute is only counted."""
+        """Report a login that failed."""
+        self._user(codes.LOGIN, user, address, messages.SERIOUS_FAILURE, reason)
+
+    def refused_unheard(self, user: str, address: str, reason: str) -> None:
+        """Report an attempt of somebody who is locked out; further ones are only counted.
+
+        They cost the sender nothing, and each would be a durable write.
+        """
         self.sum_up()
-        # Every further word a guesser sends is not worth a durable write; the first ones are.
-        kind = "login locked" if " locked after " in reason else "login"
-        key = (kind, address, "locked" if kind == "login locked" else f"{user}: {reason}")
-        if kind == "login" or self._limiter.admit(key):
-            self._user(codes.LOGIN, user, address, messages.SERIOUS_FAILURE, reason)
+        if self._limiter.admit((codes.LOGIN.value, address, "locked")):
+            self.refused(user, address, reason)
 
     def locked(self, user: str, address: str) -> None:
         """Report that a lock-out began."""

@@ -88,14 +88,25 @@ class _Hurrying(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
+        self._look()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
+        self._look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look()  # the beginning of the next request may be here already
+
+    def _look(self) -> None:
+        if self._idle:
             self._wait()
         else:
             self._stop_waiting()
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -111,7 +122,7 @@ class _Hurrying(H11Protocol):
             self._deadline = None
 
     def _hang_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self._idle:
             self.transport.abort()
 
 
