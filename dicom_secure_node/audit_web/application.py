@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from dicom_secure_node.audit.collecting.records import Filter, Record
 from dicom_secure_node.audit.collecting.store import RecordStore
-from dicom_secure_node.audit_web import entry, export, finding, message, plot, showing
+from dicom_secure_node.audit_web import answers, entry, export, finding, message, plot, showing
 from dicom_secure_node.audit_web.entry import Entry
 from dicom_secure_node.audit_web.question import (
     FIELDS,
@@ -103,7 +103,7 @@ class Viewer:
         """Return the pages as an application."""
         inside = self._inside
         routes = [
-            Route("/style.css", _style),
+            Route("/style.css", answers.style),
             Route("/login", self._show_login, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
             Route("/logout", inside(self._logout), methods=["POST"]),
@@ -115,9 +115,9 @@ class Viewer:
             Route("/export/{name}.{kind}", inside(self._export)),
         ]
         handlers: dict[Any, Any] = {
-            HTTPException: _http_error,
-            SecureNodeError: _our_error,
-            Exception: _fault,
+            HTTPException: answers.http_error,
+            SecureNodeError: answers.our_error,
+            Exception: answers.fault,
         }
         return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -223,7 +223,7 @@ class Viewer:
     async def _raw(self, request: Request, session: Session) -> Response:
         wanted = number(request.path_params["number"])
         octets = await self._look(request, session, lambda store: _record(store, wanted).raw)
-        return Response(octets, 200, _download(f"message-{wanted}.syslog"), _OCTETS)
+        return Response(octets, 200, answers.download(f"message-{wanted}.syslog"), answers.OCTETS)
 
     async def _counts(self, request: Request, session: Session) -> Response:
         question = understood(request.query_params.multi_items())
@@ -283,7 +283,7 @@ class Viewer:
                     self._report(look, f"export broke off: {exc}")
                     raise
 
-        headers = _download(f"audit-{name}.{kind}")
+        headers = answers.download(f"audit-{name}.{kind}")
         return StreamingResponse(self._streamed(pieces()), 200, headers, media_type)
 
     async def _streamed(self, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
@@ -341,9 +341,6 @@ class Viewer:
         self._reports.looked(look.user, look.address, look.uri, failure)
 
 
-_OCTETS = "application/octet-stream"
-
-
 def _typed(question: Question) -> dict[str, str]:
     """Return what is in the fields of the form, the empty ones included."""
     return {name: question.words.get(name, "") for name in FIELDS}
@@ -375,10 +372,6 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-async def _style(_: Request) -> Response:
-    return Response(showing.style(), media_type="text/css; charset=utf-8")
-
-
 def _login_form(problem: str, target: str, status: int = 200) -> Response:
     def made(token: str) -> Response:
         values = {"problem": problem, "target": target, "token": token}
@@ -394,37 +387,3 @@ def _address(request: Request) -> str:
 def _path_and_query(request: Request) -> str:
     query = request.url.query
     return f"{request.url.path}?{query}" if query else request.url.path
-
-
-def _download(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
-
-
-# --- Errors ---
-
-
-def _error(status: int, words: str) -> Response:
-    page = showing.page("error", session=None, path="", status=status, words=words)
-    return HTMLResponse(page, status)
-
-
-def _http_error(_: Request, exc: HTTPException) -> Response:
-    words = {
-        403: "That form was not one of ours, or too old. Please go back and try again.",
-        404: "There is no such page or record.",
-        503: "Too much to do at the moment. Please try again.",
-    }
-    answer = _error(exc.status_code, words.get(exc.status_code, exc.detail))
-    answer.headers.update(exc.headers or {})
-    return answer
-
-
-def _our_error(_: Request, exc: SecureNodeError) -> Response:
-    if isinstance(exc, InvalidInput):
-        return _error(400, str(exc))
-    logger.error("%s", exc)
-    return _error(503, "The log cannot be shown at the moment; the server's own log says why.")
-
-
-def _fault(_: Request, exc: Exception) -> Response:  # noqa: ARG001 - of Starlette
-    return _error(500, "Something went wrong here; the server's own log says what.")
