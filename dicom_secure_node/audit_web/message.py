@@ -26,7 +26,7 @@ class Explained:
 
 def explained(raw: bytes) -> tuple[list[Explained], int]:
     """Return the breaches of a message, the first of them, and how many there are."""
-    found = validate(peel(raw).xml).problems
+    found = validate(raw).problems
     shown = found[:SHOWN_PROBLEMS]
     return [Explained(one, sentence(one.rule), clause(one.rule)) for one in shown], len(found)
 
