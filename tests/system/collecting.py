@@ -160,7 +160,8 @@ class Repository:
                 RecordStore(self.folder, url) as store,
                 contextlib.suppress(ServiceUnavailable),  # not there yet
             ):
-                found[:] = list(store.query())
+                if sum(one.total for one in store.counts()) >= wanted:
+                    found[:] = list(store.query())
             return len(found) >= wanted
 
         parts.wait_until(look, f"{wanted} records in the index", seconds)
