@@ -1,4 +1,4 @@
-"""One small HTTP exchange within bounds, for revocation answers and timestamps.
+"""One small HTTP exchange within bounds: revocation answers, timestamps, keys of token issuers.
 
 One deadline holds for everything after the connection is made, whatever the other side trickles.
 No redirection is followed, no proxy is used, and nothing is read from the environment.
@@ -59,6 +59,7 @@ def exchange(
     *,
     body: bytes = b"",
     kind: str = "",
+    accept: str = "",
     seconds: float,
     max_bytes: int,
     trust: ssl.SSLContext | None = None,
@@ -75,6 +76,8 @@ def exchange(
         What to send; without, it is a GET.
     kind : str
         Media type of `body`.
+    accept : str
+        Media types wanted back.
     seconds : float
         To connect, and again for the rest.
     max_bytes : int
@@ -88,13 +91,16 @@ def exchange(
         Nobody there, no trust, no answer in time, a long one, or one other than 200.
     """
     late = threading.Event()
+    headers = {"Connection": "close"}
+    headers |= {"Content-Type": kind} if kind else {}
+    headers |= {"Accept": accept} if accept else {}
     try:
         with _connected(address, seconds, trust) as sock:
             watchdog = threading.Timer(seconds, _cut, (sock, late))
             watchdog.daemon = True
             watchdog.start()
             try:
-                answer = _ask(sock, address, service, body, kind, max_bytes)
+                answer = _ask(sock, address, service, body, headers, max_bytes)
             finally:
                 watchdog.cancel()
     except (OSError, http.client.HTTPException) as exc:
@@ -131,13 +137,17 @@ def _system_trust() -> ssl.SSLContext:
 
 
 def _ask(
-    sock: socket.socket, address: Address, service: str, body: bytes, kind: str, max_bytes: int
+    sock: socket.socket,
+    address: Address,
+    service: str,
+    body: bytes,
+    headers: dict[str, str],
+    max_bytes: int,
 ) -> bytes:
     if isinstance(sock, ssl.SSLSocket):
         sock.do_handshake()
     connection = http.client.HTTPConnection(address.host, address.port)
     connection.sock = sock
-    headers = {"Connection": "close"} | ({"Content-Type": kind} if kind else {})
     connection.request("POST" if body else "GET", address.target, body or None, headers)
     with connection.getresponse() as answer:
         if answer.status != 200:
