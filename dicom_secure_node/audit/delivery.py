@@ -20,7 +20,7 @@ from dicom_secure_node.audit.messages import (
     Participant,
     security_alert,
 )
-from dicom_secure_node.audit.syslog import Header, syslog_message
+from dicom_secure_node.audit.syslog import Header, identifier, syslog_message
 from dicom_secure_node.audit.text import timestamp
 from dicom_secure_node.audit.transport import Closed, Link, Repository
 from dicom_secure_node.durable.journal import Journal
@@ -44,6 +44,8 @@ class Spool:
 
     Attributes
     ----------
+    name : str
+        Of the store, random and unique.
     limit : int
         Messages that may wait for a repository.
     drop_oldest : bool
@@ -51,6 +53,7 @@ class Spool:
     """
 
     journal: Journal
+    name: str
     source: AuditSource
     header: Header
     clock: Callable[[], datetime]
@@ -70,6 +73,13 @@ class RepositoryStatus:
         Messages sent since start, repeats included.
     dropped, oversized : int
         Given up by ``drop-oldest``; too long for a datagram.
+    breaks : int
+        Connections that ended without being closed in good order.
+    repeated : int
+        Messages gone back over at the end of a connection, to be sent again.
+    unproven : int
+        Messages sent on connections that broke, before what was sent again: there is no proof
+        that the repository has them, and good reason to think so (`Repository.window`).
     last_error : str
         Empty when all has been well since the last connection was made.
     """
@@ -80,6 +90,9 @@ class RepositoryStatus:
     sent: int = 0
     dropped: int = 0
     oversized: int = 0
+    breaks: int = 0
+    repeated: int = 0
+    unproven: int = 0
     last_error: str = ""
 
 
@@ -125,6 +138,7 @@ class Sender:
         self._first = 0  # of this connection
         self._sent_before = 0  # all before it were sent on earlier connections
         self._sent = self._dropped = self._oversized = 0
+        self._breaks = self._repeated = self._unproven = 0
         self._last_error = ""
 
     # --- Seen from other threads ---
@@ -169,6 +183,9 @@ class Sender:
             self._sent,
             dropped,
             self._oversized,
+            self._breaks,
+            self._repeated,
+            self._unproven,
             self._last_error,
         )
 
@@ -253,7 +270,8 @@ class Sender:
         """Return the SYSLOG-MSG of a stored record, or nothing when the record is damaged."""
         try:
             record = entry.record()
-            return syslog_message(int(record["pri"]), now, self._fields, record["xml"])
+            data = identifier(self._repository.identifier, entry.sequence, self._spool.name)
+            return syslog_message(int(record["pri"]), now, self._fields, record["xml"], data)
         except (ValueError, KeyError, TypeError) as exc:
             logger.error("audit store: record %d is damaged: %r", entry.sequence, exc)
             return b""
@@ -284,10 +302,22 @@ class Sender:
         self._closed_in_order = in_order
         if self._connected:
             place = self._uncertain(in_order=in_order)
+            self._count_break(place, in_order=in_order)
             self._careful = _CAREFUL
             self._sent_before = max(self._sent_before, self._place.next_sequence)
             self._recent.clear()
             self._place.seek(place)
+
+    def _count_break(self, place: int, *, in_order: bool) -> None:
+        """Count what the end of a connection leaves uncertain, and say it."""
+        repeated = self._place.next_sequence - place
+        self._repeated += repeated
+        unproven = 0 if in_order else max(0, place - self._first)
+        self._breaks += not in_order
+        self._unproven += unproven
+        if repeated or unproven:
+            text = "audit repository %s: %d messages are sent again, %d before them are not"
+            logger.info(text, self.name, repeated, unproven)
 
     def _uncertain(self, *, in_order: bool = False) -> int:
         """Return the first number that may not have arrived (`Repository.window`)."""

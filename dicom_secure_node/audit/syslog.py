@@ -2,9 +2,22 @@
 
 ::
 
-    SYSLOG-MSG = "<" PRI ">1 " TIMESTAMP HOSTNAME APP-NAME PROCID MSGID "-" BOM XML
+    SYSLOG-MSG = "<" PRI ">1 " TIMESTAMP HOSTNAME APP-NAME PROCID MSGID SD BOM XML
+    SD         = "-" / "[meta sequenceId=" NUMBER "]" / "[" NAME@PEN store= sequence= "]"
     frame      = octets of SYSLOG-MSG in decimal, one blank, SYSLOG-MSG      (PS3.15 A.6)
     datagram   = SYSLOG-MSG                                                  (PS3.15 A.7)
+
+Delivery is at least once, so a message may come twice. SD then carries the number it has in the
+store, which is the same each time, also after a restart:
+
+* ``sequence``: ``meta sequenceId`` of RFC 5424 section 7.3.1, which begins with 1 when the syslog
+  function starts, rises by one with each message, and begins anew after 2147483647. What starts,
+  as we read it, is the store, when it is made; a number that began anew with each process would
+  identify nothing.
+* ``name@number``: an element of the site's own private enterprise number (section 7.2.2), with
+  the random name of the store besides, for sites where several nodes share host name and
+  application. We have no such number, and that of the examples in RFC 5612 is for examples.
+* ``none``: nothing, for receivers that cannot read structured data.
 """
 
 from __future__ import annotations
@@ -18,7 +31,14 @@ IHE_MESSAGE_ID = "IHE+RFC-3881"  # ITI-20: with a hyphen
 TLS_PORT = 6514  # RFC 5425
 UDP_PORT = 514  # RFC 5426
 
+NO_IDENTIFIER = "none"
+SEQUENCE = "sequence"
+
 _BOM = b"\xef\xbb\xbf"
+_NILVALUE = "-"
+_LAST_SEQUENCE_ID = 2_147_483_647
+# SD-NAME without its own "@": PRINTUSASCII except "=", "]" and the quotation mark.
+_OWN_ELEMENT = re.compile(r"[!#-<>?A-\\^-~]{1,21}@[1-9][0-9]{0,9}")
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
@@ -59,7 +79,33 @@ class Header:
         )
 
 
-def syslog_message(priority: int, timestamp: str, fields: str, xml: str | bytes) -> bytes:
+def is_identifier(kind: str) -> bool:
+    """Return whether `identifier` knows the kind."""
+    return kind in (NO_IDENTIFIER, SEQUENCE) or _OWN_ELEMENT.fullmatch(kind) is not None
+
+
+def identifier(kind: str, number: int, store: str) -> str:
+    """Return the STRUCTURED-DATA that identifies a message.
+
+    Parameters
+    ----------
+    kind : str
+        ``none``, ``sequence``, or ``name@number`` with a private enterprise number.
+    number : int
+        In the store, from 1.
+    store : str
+        Its name, unique and printable.
+    """
+    if kind == NO_IDENTIFIER:
+        return _NILVALUE
+    if kind == SEQUENCE:
+        return f'[meta sequenceId="{(number - 1) % _LAST_SEQUENCE_ID + 1}"]'
+    return f'[{kind} store="{store}" sequence="{number}"]'
+
+
+def syslog_message(
+    priority: int, timestamp: str, fields: str, xml: str | bytes, data: str = _NILVALUE
+) -> bytes:
     """Return one SYSLOG-MSG.
 
     Parameters
@@ -72,11 +118,13 @@ def syslog_message(priority: int, timestamp: str, fields: str, xml: str | bytes)
         `Header.fields`.
     xml : str or bytes
         MSG; UTF-8, so a BOM goes before it.
+    data : str
+        STRUCTURED-DATA, see `identifier`.
     """
     if not 0 <= priority <= 191:
         raise ValueError(f"PRI {priority}, wanted 0 to 191 (RFC 5424)")
     body = xml.encode("utf-8") if isinstance(xml, str) else xml
-    return f"<{priority}>1 {timestamp} {fields} - ".encode("ascii") + _BOM + body
+    return b"%b%b%b" % (f"<{priority}>1 {timestamp} {fields} {data} ".encode("ascii"), _BOM, body)
 
 
 def frame(message: bytes) -> bytes:

@@ -6,7 +6,7 @@ spool; each repository has a thread and a cursor of its own in it.
 Rules, in order:
 
 1. Order is kept; a message is delivered at least once. It can come twice after a break, see
-   `Repository.window`, and after a crash of the node.
+   `Repository.window`, and after a crash of the node; `Repository.identifier` tells.
 2. A repository that is away costs nobody else anything; attempts follow its back-off.
 3. When `spool_limit` messages wait for a repository, ``refuse`` makes `full` true and the node
    takes no further associations; ``drop-oldest`` gives up delivering the oldest to it. The store
@@ -32,6 +32,7 @@ from dicom_secure_node.audit.messages import AuditMessage, AuditSource
 from dicom_secure_node.audit.syslog import Header
 from dicom_secure_node.audit.text import timestamp
 from dicom_secure_node.audit.transport import Repository
+from dicom_secure_node.durable.files import kept_name
 from dicom_secure_node.durable.journal import Journal
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 
@@ -104,9 +105,13 @@ class AuditTrail:
         self.journal = Journal(folder, "audit", service="audit store")
         header = Header(hostname or socket.gethostname(), application, str(os.getpid()))
         drop = when_full == DROP_OLDEST
-        self._spool = Spool(self.journal, source, header, clock, spool_limit, drop)
         try:
+            name = kept_name(folder / "audit.id")
+            self._spool = Spool(self.journal, name, source, header, clock, spool_limit, drop)
             self._senders = tuple(Sender(self._spool, one) for one in repositories)
+        except OSError as exc:
+            self.journal.close()
+            raise ServiceUnavailable("audit store", f"{folder}: {exc.strerror or exc}") from exc
         except BaseException:
             self.journal.close()
             raise

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dicom_secure_node.audit.syslog import DICOM_MESSAGE_ID, frame
+from dicom_secure_node.audit.syslog import DICOM_MESSAGE_ID, SEQUENCE, frame, is_identifier
 from dicom_secure_node.audit.text import cut
 from dicom_secure_node.errors import (
     ConfigurationError,
@@ -70,6 +70,9 @@ class Repository:
         Name expected in the repository's certificate; `host` if absent.
     message_id : str
         MSGID: ``DICOM+RFC3881`` or ``IHE+RFC-3881``.
+    identifier : str
+        How a message that comes twice is known again: ``sequence``, ``name@number`` or ``none``,
+        see `audit.syslog`.
     size_limit : int
         Octets of one datagram; a longer message is logged and counted, never cut (A.7).
     timeout : float
@@ -93,6 +96,7 @@ class Repository:
     context: ContextLike | None = None
     server_name: str | None = None
     message_id: str = DICOM_MESSAGE_ID
+    identifier: str = SEQUENCE
     size_limit: int = 60_000
     timeout: float = 10.0
     window: int = 64
@@ -106,6 +110,9 @@ class Repository:
             raise ConfigurationError(f"transport {self.transport!r}, wanted tls or udp", where)
         if self.transport == "tls" and self.context is None and self.connect is None:
             raise ConfigurationError("transport tls without trust and credential", where)
+        if not is_identifier(self.identifier):
+            wanted = "sequence, none, or name@number with a private enterprise number"
+            raise ConfigurationError(f"identifier {self.identifier!r}, wanted {wanted}", where)
         if not self.back_off:
             raise ConfigurationError("back_off is empty, wanted seconds", where)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dicom_secure_node.audit.collecting.records import Head
+from dicom_secure_node.audit.collecting.repeats import Repeats
 from dicom_secure_node.audit.collecting.store import RecordStore
 from dicom_secure_node.commands import DONE, NEGATIVE, Subparsers
 from dicom_secure_node.commands.audit_collect import add_place, settings_of
@@ -64,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     expected = list(_expected(args))
     if not settings.folder.is_dir():
         raise ConfigurationError("no such folder", str(settings.folder))
-    bad = 0
+    bad, repeats = 0, Repeats()
     with RecordStore(settings.folder, settings.index) as store:
-        for found in store.verify(expected, indexed=not args.no_index):
+        for found in store.verify(expected, indexed=not args.no_index, repeats=repeats):
             bad += found.breach
             if args.json:
                 emit_json(asdict(found) | {"breach": found.breach})
@@ -75,10 +76,14 @@ def run(args: argparse.Namespace) -> int:
         head, first = store.head(), store.first()
     unchecked = sum(1 for one in expected if one.sequence < first)
     if args.json:
-        emit_json({"first": first, "head": head, "findings": bad, "not_checked": unchecked})
+        counts = {"findings": bad, "duplicates": repeats.count, "not_checked": unchecked}
+        emit_json({"first": first, "head": head, **counts})
         return NEGATIVE if bad else DONE
     if unchecked:
         sys.stdout.write(f"{unchecked} heads are of records deleted since: not checked\n")
+    if repeats.count:
+        of = f"of {repeats.marked} messages with a number of their sender's"
+        sys.stdout.write(f"{repeats.count} duplicates {of}: sent again, no breach\n")
     good = "nothing was changed" if expected else "nothing was changed before its end"
     verdict = f"{bad} findings" if bad else good
     sys.stdout.write(f"records {first} to {head.sequence}, head {head}: {verdict}\n")

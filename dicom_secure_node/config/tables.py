@@ -311,6 +311,9 @@ class AuditRepository:
         At most one, without its ending, as for a listener.
     message_id : str
         MSGID of the syslog header.
+    identifier : str
+        How a message that comes twice is known again: ``sequence``, ``name@number`` with a
+        private enterprise number, or ``none``.
     server_name : str
         The name its certificate must hold; `host` when left out.
     profile : str
@@ -324,6 +327,7 @@ class AuditRepository:
     trust: tuple[Path, ...] = ()
     credential: tuple[Path, ...] = ()
     message_id: Literal["DICOM+RFC3881", "IHE+RFC-3881"] = "DICOM+RFC3881"
+    identifier: str = "sequence"
     server_name: str = ""
     profile: str = "8996"
 

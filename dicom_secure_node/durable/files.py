@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import secrets
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -114,6 +115,22 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def kept_name(path: Path) -> str:
+    """Return the random name in the file `path`, made and kept there at the first call.
+
+    Raises
+    ------
+    OSError
+        The file can be neither read nor made.
+    """
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        made = uuid.uuid4().hex
+        write_atomically(path, f"{made}\n".encode(), 0o640)
+        return made
 
 
 def rename_no_replace(source: Path, target: Path) -> None:

@@ -122,6 +122,7 @@ def repository(table: config.AuditRepository) -> Repository:
         context=context,
         server_name=table.server_name or None,
         message_id=table.message_id,
+        identifier=table.identifier,
     )
 
 

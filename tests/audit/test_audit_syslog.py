@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_secure_node.audit.syslog import Header, frame, syslog_message
+from dicom_secure_node.audit.syslog import Header, frame, identifier, is_identifier, syslog_message
 from dicom_secure_node.audit.validate import validate
 
 # A failed log-in at a viewer; the u umlaut takes two octets.
@@ -56,3 +56,33 @@ def test_RFC5424_header_fields(header: Header, want: str) -> None:
 def test_RFC5424_priority_out_of_range(priority: int) -> None:
     with pytest.raises(ValueError, match="PRI"):
         syslog_message(priority, "-", "- - - M", "x")
+
+
+IDENTIFIERS = {
+    "none": ("none", 7, "-"),
+    "the first of a store": ("sequence", 1, '[meta sequenceId="1"]'),
+    "the last before it begins anew": ("sequence", 2**31 - 1, '[meta sequenceId="2147483647"]'),
+    "the first of the second turn": ("sequence", 2**31, '[meta sequenceId="1"]'),
+    "an element of the site's own": (
+        "record@32473",
+        2**31,
+        '[record@32473 store="5f0c" sequence="2147483648"]',
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "number", "want"), IDENTIFIERS.values(), ids=IDENTIFIERS)
+def test_RFC5424_7_3_1_identifier(kind: str, number: int, want: str) -> None:
+    assert is_identifier(kind)
+    assert identifier(kind, number, "5f0c") == want
+    message = syslog_message(85, "2024-11-22T10:15:30.150Z", HEADER.fields(), XML, want)
+    assert f" DICOM+RFC3881 {want} ".encode() + b"\xef\xbb\xbf<?xml" in message
+    assert validate(message).valid
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["", "uuid", "meta", "a@b", "a@0", "a b@1", 'a"@1', "a]@1", "a=@1", "a@1@2", "a" * 31 + "@1"],
+)
+def test_RFC5424_6_3_2_no_name_of_an_element(kind: str) -> None:
+    assert not is_identifier(kind)

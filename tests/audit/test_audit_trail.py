@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from dicom_secure_node.audit import messages as m
+from dicom_secure_node.audit.collecting.repeats import Repeats, mark_of
 from dicom_secure_node.audit.messages import AuditMessage, Participant
 from dicom_secure_node.audit.trail import AuditTrail
 from dicom_secure_node.audit.transport import Repository
@@ -131,8 +132,8 @@ def test_A6_mutual_tls_delivers_in_order_and_unchanged(
         assert (status.connected, status.waiting, status.last_error) == (True, 0, "")
         stored = [entry.record()["xml"] for entry in trail.journal.read_from(1)]
     lines = (tmp_path / "arr" / "arrived.log").read_bytes().splitlines()
-    for line, xml in zip(lines, stored, strict=True):
-        head, found = line.split(b" - \xef\xbb\xbf")
+    for number, (line, xml) in enumerate(zip(lines, stored, strict=True), 1):
+        head, found = line.split(b' [meta sequenceId="%d"] \xef\xbb\xbf' % number)
         assert head.startswith(b"<84>1 ")
         assert head.endswith(b" node dicom-secure-node %d DICOM+RFC3881" % os.getpid())
         assert found == xml.encode()
@@ -141,7 +142,7 @@ def test_A6_mutual_tls_delivers_in_order_and_unchanged(
 
 def test_A6_msgid_of_ihe(tmp_path: Path, pki: Pki, arr: parts.Part) -> None:
     arr.start()
-    one = repository(arr, pki.context(), message_id="IHE+RFC-3881")
+    one = repository(arr, pki.context(), message_id="IHE+RFC-3881", identifier="none")
     with running(tmp_path, one) as trail:
         trail.emit(numbered(0))
         parts.wait_until(lambda: all_arrived(tmp_path, 1), "the message")
@@ -236,6 +237,32 @@ def test_what_was_not_delivered_is_sent_after_a_restart(
     assert arrived(tmp_path) == list(range(21))  # an orderly stop repeats nothing
 
 
+@pytest.mark.parametrize("kind", ["sequence", "record@32473"])
+def test_what_comes_twice_has_the_same_identifier_also_after_a_restart(
+    tmp_path: Path, pki: Pki, kind: str
+) -> None:
+    """Nothing is ever known to have arrived at a repository that cuts the connection."""
+    with running(tmp_path) as trail:
+        for n in range(3):
+            trail.emit(numbered(n))
+        trail.journal.store_cursor("arr", 1)
+    found: list[bytes] = []
+    for _ in range(2):
+        arr = CuttingRepository(pki, 3)
+        with running(tmp_path, repository(arr.port, pki.context(), identifier=kind)):
+            arr.cut.wait(20)
+        found += arr.messages
+    repeats = Repeats()
+    for one in found:
+        repeats.see(one)
+    assert (repeats.marked, repeats.count) == (len(found), len(found) - 3)
+    assert repeats.count
+    marks = [mark_of(one) for one in found]
+    numbers = [mark.number for mark in marks if mark]
+    assert first_times(numbers) == [1, 2, 3]
+    assert len({mark.source for mark in marks if mark}) == 1
+
+
 def test_stop_delivers_what_waits(tmp_path: Path, pki: Pki, arr: parts.Part) -> None:
     arr.start()
     with running(tmp_path, repository(arr, pki.context())) as trail:
@@ -327,6 +354,32 @@ class ClosingRepository:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
+
+
+class CuttingRepository:
+    """A TLS repository that reads so many messages from one connection and resets it."""
+
+    def __init__(self, pki: Pki, count: int) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(pki.server.crt, pki.server.key)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.cut = threading.Event()
+        self.messages: list[bytes] = []
+        threading.Thread(target=self._serve, args=(count,), daemon=True).start()
+
+    def _serve(self, count: int) -> None:
+        raw, _ = self._listener.accept()
+        self._listener.close()
+        with self._context.wrap_socket(raw, server_side=True) as one:
+            with one.makefile("rb") as file:
+                for _ in range(count):
+                    digits = b""
+                    while not digits.endswith(b" "):
+                        digits += file.read(1)
+                    self.messages.append(file.read(int(digits)))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.cut.set()
 
 
 @pytest.mark.parametrize("kind", ["ssl", "ours"])
@@ -517,7 +570,12 @@ def test_wrong_repositories(tmp_path: Path, pki: Pki) -> None:
     one = repository(1, pki.context())
     with pytest.raises(ConfigurationError, match="one name"):
         AuditTrail(tmp_path, SOURCE, [one, one])
-    for wrong in ({"transport": "tcp"}, {"transport": "tls"}, {"back_off": ()}):
+    for wrong in (
+        {"transport": "tcp"},
+        {"transport": "tls"},
+        {"back_off": ()},
+        {"identifier": "uuid"},
+    ):
         with pytest.raises(ConfigurationError):
             repository(1, None if "back_off" not in wrong else pki.context(), **wrong)
 

@@ -75,8 +75,10 @@ def arrived(folder: Path) -> list[Record]:
     for line in log.read_bytes().splitlines() if log.exists() else ():
         head, mark, xml = line.partition(b"\xef\xbb\xbf")
         assert mark, line
-        # RFC 5424: PRI, version 1, TIMESTAMP, HOSTNAME, APP-NAME, PROCID, MSGID, no SD.
-        wanted = rb"<\d+>1 \S+Z \S+ dicom-secure-node \d+ DICOM\+RFC3881 - "
+        # RFC 5424: PRI, version 1, TIMESTAMP, HOSTNAME, APP-NAME, PROCID, MSGID, its number.
+        wanted = (
+            rb"<\d+>1 \S+Z \S+ dicom-secure-node \d+ DICOM\+RFC3881 \[meta sequenceId=\"\d+\"\] "
+        )
         assert re.fullmatch(wanted, head), head
         report = validate(xml)
         assert report.valid, report.problems

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 from dicom_secure_node.audit.collecting import chain, files
 from dicom_secure_node.audit.collecting.records import Arrival, Head, Lost
-from dicom_secure_node.durable.files import write_atomically
+from dicom_secure_node.durable.files import kept_name
 from dicom_secure_node.durable.journal import SEGMENT_BYTES, Journal
 from dicom_secure_node.errors import ServiceUnavailable
 
@@ -61,7 +60,7 @@ class RecordLog:
         try:
             last = files.last_line(folder)
             self._chain = chain.GENESIS if last is None else last.chain
-            self.identity = _identity(folder)
+            self.identity = kept_name(folder / f"{files.NAME}.id")
             if last is None:
                 self.note("begin", now, {"log": self.identity})
         except OSError as exc:
@@ -140,13 +139,3 @@ class RecordLog:
     def close(self) -> None:
         """Let the folder go."""
         self._journal.close()
-
-
-def _identity(folder: Path) -> str:
-    path = folder / f"{files.NAME}.id"
-    try:
-        return path.read_text("ascii", "replace").strip()
-    except FileNotFoundError:
-        made = uuid.uuid4().hex
-        write_atomically(path, f"{made}\n".encode(), 0o640)
-        return made

@@ -28,6 +28,7 @@ from dicom_secure_node.audit.collecting.records import (
     Record,
     Status,
 )
+from dicom_secure_node.audit.collecting.repeats import Repeats
 from dicom_secure_node.audit.collecting.sqlite import SQLiteIndex
 from dicom_secure_node.durable.journal import SEGMENT_BYTES
 from dicom_secure_node.errors import ConfigurationError, InvalidInput, ServiceUnavailable
@@ -199,7 +200,13 @@ class RecordStore:
         """Return how far log and index have come."""
         return Status(self.first(), self.head().sequence, self._ask().head().sequence)
 
-    def verify(self, expected: Iterable[Head] = (), *, indexed: bool = True) -> Iterator[Finding]:
+    def verify(
+        self,
+        expected: Iterable[Head] = (),
+        *,
+        indexed: bool = True,
+        repeats: Repeats | None = None,
+    ) -> Iterator[Finding]:
         """Yield everything that is wrong with log and index.
 
         Parameters
@@ -208,8 +215,10 @@ class RecordStore:
             Heads that were noted elsewhere: all before each has to be what it was then.
         indexed : bool
             Compare the index as well, which judges each message once more.
+        repeats : Repeats, optional
+            Is shown every message, in order.
         """
-        yield from verify.verify(self.folder, expected, self._ask() if indexed else None)
+        yield from verify.verify(self.folder, expected, self._ask() if indexed else None, repeats)
 
     def _ask(self) -> Index:
         if self._index is None:

@@ -20,6 +20,7 @@ heads noted elsewhere are for.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -31,6 +32,7 @@ from dicom_secure_node.audit.collecting import chain, files, index, judge
 from dicom_secure_node.audit.collecting.files import NAME, RawLine, Spot
 from dicom_secure_node.audit.collecting.index import Index
 from dicom_secure_node.audit.collecting.records import Finding, Head
+from dicom_secure_node.audit.collecting.repeats import Repeats
 from dicom_secure_node.errors import InvalidInput
 
 _BATCH = 256
@@ -38,7 +40,10 @@ _BEYOND = 2**62  # above every number
 
 
 def verify(
-    folder: Path, expected: Iterable[Head] = (), asked: Index | None = None
+    folder: Path,
+    expected: Iterable[Head] = (),
+    asked: Index | None = None,
+    repeats: Repeats | None = None,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the log in `folder`, in the order it is found.
 
@@ -48,6 +53,8 @@ def verify(
         Noted elsewhere, at any time.
     asked : Index, optional
         Compared with the log as well.
+    repeats : Repeats, optional
+        Is shown every message, in order.
     """
     walk = _Walk(folder)
     for head in expected:
@@ -58,6 +65,8 @@ def verify(
     compared = None if asked is None else _Rows(asked)
     while batch := list(itertools.islice(lines, _BATCH)):
         yield from walk.found()
+        if repeats is not None:
+            _show(batch, repeats)
         if compared is not None:
             yield from compared.differences(batch)
     yield from walk.found()
@@ -66,6 +75,12 @@ def verify(
         newest = index.newest(asked, _BEYOND, 1)
         if newest and newest[0][0] > asked.head().sequence:
             yield _of_index(newest[0][0], "has it, the log does not")
+
+
+def _show(batch: Iterable[tuple[chain.Line, Spot]], repeats: Repeats) -> None:
+    for line, _ in batch:
+        with contextlib.suppress(InvalidInput):  # one of the log's own notes, or damaged
+            repeats.see(line.arrival().raw)
 
 
 @dataclass
