@@ -65,3 +65,10 @@ def test_signatures_are_measured_in_process_as_processes_and_by_memory() -> None
         "memory beyond a small instance, MiB",
         "a hole of 16 MiB, signed",
     ]
+
+
+def test_delivery_of_the_audit_trail_is_measured_beside_frames_made_before(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "benchmarks.audit", "--quick", "--rounds", "1"]
+    done = run([*argv, "--disk", tmp_path], cwd=ROOT, timeout=110, check=True)
+    assert "|  | frames made before | trail | trail / frames made before |" in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -20,7 +20,8 @@ from dicom_secure_node.audit.messages import (
     Participant,
     security_alert,
 )
-from dicom_secure_node.audit.syslog import Header, identifier, syslog_message
+from dicom_secure_node.audit.stored import Stored
+from dicom_secure_node.audit.syslog import NILVALUE, Header, identifier, opening, syslog_message
 from dicom_secure_node.audit.text import timestamp
 from dicom_secure_node.audit.transport import Closed, Link, Repository
 from dicom_secure_node.durable.journal import Journal
@@ -245,7 +246,7 @@ class Sender:
 
     def _send(self, link: Link, entries: list[Entry]) -> None:
         now = timestamp(self._spool.clock())
-        messages = [message for entry in entries if (message := self._syslog(entry, now))]
+        messages = self._messages(entries, now)
         # Noted before sending: a write that fails may have delivered a part.
         self._octets += sum(map(len, messages))
         self._recent.append(_Batch(entries[0].sequence, time.monotonic(), self._octets))
@@ -266,15 +267,22 @@ class Sender:
             self._note_acknowledged(link)
             link.check()
 
-    def _syslog(self, entry: Entry, now: str) -> bytes:
-        """Return the SYSLOG-MSG of a stored record, or nothing when the record is damaged."""
-        try:
-            record = entry.record()
-            data = identifier(self._repository.identifier, entry.sequence, self._spool.name)
-            return syslog_message(int(record["pri"]), now, self._fields, record["xml"], data)
-        except (ValueError, KeyError, TypeError) as exc:
-            logger.error("audit store: record %d is damaged: %r", entry.sequence, exc)
-            return b""
+    def _messages(self, entries: list[Entry], now: str) -> list[bytes]:
+        """Return the SYSLOG-MSGs of stored records, but for those that are damaged."""
+        openings: dict[int, bytes] = {}  # by PRI: what begins every message of this batch
+        kind, store, messages = self._repository.identifier, self._spool.name, []
+        for entry in entries:
+            try:
+                stored = Stored.of(entry)
+                begin = openings.get(stored.priority)
+                if begin is None:
+                    begin = openings[stored.priority] = opening(stored.priority, now, self._fields)
+            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+                logger.error("audit store: record %d is damaged: %r", entry.sequence, exc)
+            else:
+                data = identifier(kind, entry.sequence, store)
+                messages.append(syslog_message(begin, data, stored.xml))
+        return messages
 
     def _skip_what_is_too_much(self, link: Link) -> None:
         """``drop-oldest``: tell the repository how many messages it will not get."""
@@ -288,7 +296,8 @@ class Sender:
         reporter = Participant(str(os.getpid()), requestor=True, name=spool.header.application)
         alert = security_alert(AUDIT_RECORDING_STOPPED, text, reporter)
         xml = alert.to_xml(spool.source, now)
-        link.send([syslog_message(alert.priority, timestamp(now), self._fields, xml)])
+        begin = opening(alert.priority, timestamp(now), self._fields)
+        link.send([syslog_message(begin, NILVALUE, xml.encode())])
         self._dropped += excess
         self._recent.clear()
         self._place.seek(self._place.next_sequence + excess)

@@ -34,8 +34,8 @@ UDP_PORT = 514  # RFC 5426
 NO_IDENTIFIER = "none"
 SEQUENCE = "sequence"
 
-_BOM = b"\xef\xbb\xbf"
-_NILVALUE = "-"
+NILVALUE = b"-"
+
 _LAST_SEQUENCE_ID = 2_147_483_647
 # SD-NAME without its own "@": PRINTUSASCII except "=", "]" and the quotation mark.
 _OWN_ELEMENT = re.compile(r"[!#-<>?A-\\^-~]{1,21}@[1-9][0-9]{0,9}")
@@ -84,7 +84,7 @@ def is_identifier(kind: str) -> bool:
     return kind in (NO_IDENTIFIER, SEQUENCE) or _OWN_ELEMENT.fullmatch(kind) is not None
 
 
-def identifier(kind: str, number: int, store: str) -> str:
+def identifier(kind: str, number: int, store: str) -> bytes:
     """Return the STRUCTURED-DATA that identifies a message.
 
     Parameters
@@ -96,17 +96,15 @@ def identifier(kind: str, number: int, store: str) -> str:
     store : str
         Its name, unique and printable.
     """
-    if kind == NO_IDENTIFIER:
-        return _NILVALUE
     if kind == SEQUENCE:
-        return f'[meta sequenceId="{(number - 1) % _LAST_SEQUENCE_ID + 1}"]'
-    return f'[{kind} store="{store}" sequence="{number}"]'
+        return b'[meta sequenceId="%d"]' % ((number - 1) % _LAST_SEQUENCE_ID + 1)
+    if kind == NO_IDENTIFIER:
+        return NILVALUE
+    return f'[{kind} store="{store}" sequence="{number}"]'.encode("ascii")
 
 
-def syslog_message(
-    priority: int, timestamp: str, fields: str, xml: str | bytes, data: str = _NILVALUE
-) -> bytes:
-    """Return one SYSLOG-MSG.
+def opening(priority: int, timestamp: str, fields: str) -> bytes:
+    """Return what a SYSLOG-MSG begins with, up to the blank before STRUCTURED-DATA.
 
     Parameters
     ----------
@@ -116,15 +114,25 @@ def syslog_message(
         Of the sending, RFC 3339 with ``Z``; not the time of the event.
     fields : str
         `Header.fields`.
-    xml : str or bytes
-        MSG; UTF-8, so a BOM goes before it.
-    data : str
-        STRUCTURED-DATA, see `identifier`.
     """
     if not 0 <= priority <= 191:
         raise ValueError(f"PRI {priority}, wanted 0 to 191 (RFC 5424)")
-    body = xml.encode("utf-8") if isinstance(xml, str) else xml
-    return b"%b%b%b" % (f"<{priority}>1 {timestamp} {fields} {data} ".encode("ascii"), _BOM, body)
+    return f"<{priority}>1 {timestamp} {fields} ".encode("ascii")
+
+
+def syslog_message(begin: bytes, data: bytes, xml: bytes) -> bytes:
+    """Return one SYSLOG-MSG.
+
+    Parameters
+    ----------
+    begin : bytes
+        `opening`.
+    data : bytes
+        STRUCTURED-DATA: `identifier`, or `NILVALUE`.
+    xml : bytes
+        MSG; UTF-8, so a BOM goes before it.
+    """
+    return b"%b%b \xef\xbb\xbf%b" % (begin, data, xml)
 
 
 def frame(message: bytes) -> bytes:

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from dicom_secure_node.audit.delivery import RepositoryStatus, Sender, Spool
 from dicom_secure_node.audit.messages import AuditMessage, AuditSource
+from dicom_secure_node.audit.stored import record
 from dicom_secure_node.audit.syslog import Header
 from dicom_secure_node.audit.text import timestamp
 from dicom_secure_node.audit.transport import Repository
@@ -126,8 +127,8 @@ class AuditTrail:
         """
         now = self._clock()
         xml = message.to_xml(self._source, now)
-        record = {"time": timestamp(now), "pri": message.priority, "xml": xml}
-        if self.journal.append(record) % _HOUSEKEEPING == 0:
+        kept = record(timestamp(now), message.priority, xml)
+        if self.journal.append(kept) % _HOUSEKEEPING == 0:
             self.discard_old()
 
     @property

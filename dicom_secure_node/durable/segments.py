@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ FORMAT = 1
 """Of the files; raised when an older release could not read what this one writes."""
 
 _HEAD = b'{"seq": '
+_NUMBERED = re.compile(_HEAD + rb"([0-9]+),").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,10 @@ def number(bodies: Sequence[bytes], first: int) -> bytes:
 
 def sequence_of(line: bytes) -> int | None:
     """Return the number of a whole line, or None when it is torn or damaged."""
-    if not line.startswith(_HEAD) or not line.endswith(b"}\n"):
+    found = _NUMBERED(line)
+    if found is None or line[-2:] != b"}\n" or b"\x00" in line:
         return None
-    digits = line[len(_HEAD) : line.find(b",")]
-    return int(digits) if digits.isdigit() and b"\x00" not in line else None
+    return int(found[1])
 
 
 def recover(path: Path, first: int) -> Recovery:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dicom_secure_node.audit.collecting import indexer
 from dicom_secure_node.audit.collecting.records import TLS, Arrival, Head, Lost
 from dicom_secure_node.audit.collecting.store import RecordStore, open_index
-from dicom_secure_node.audit.syslog import Header, syslog_message
+from dicom_secure_node.audit.syslog import NILVALUE, Header, opening, syslog_message
 from tests.audit.samples import every_kind, octets
 
 START = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -19,7 +19,7 @@ _FIELDS = Header("ct1.example.org", "ct", "77").fields()
 
 def syslog(xml: bytes, priority: int = 85) -> bytes:
     """Return a SYSLOG-MSG around an XML document."""
-    return syslog_message(priority, "2026-11-22T09:30:05.200Z", _FIELDS, xml)
+    return syslog_message(opening(priority, "2026-11-22T09:30:05.200Z", _FIELDS), NILVALUE, xml)
 
 
 def every_message() -> list[bytes]:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from dicom_secure_node.audit.reading import summarise
-from dicom_secure_node.audit.syslog import Header, frame, syslog_message
+from dicom_secure_node.audit.syslog import NILVALUE, Header, frame, opening, syslog_message
 from tests import parts
 from tests.audit.test_audit_command import audit, verdicts
 from tests.audit.test_audit_validate import CORPUS, GOOD
 
 PRETTY = (CORPUS / "good" / "A.5.3.7.xml").read_text("utf-8")
 FIELDS = Header("ws7", "viewer", "4711").fields()
-SYSLOG = syslog_message(85, "2026-11-22T10:15:30.150Z", FIELDS, PRETTY)
+SYSLOG = syslog_message(opening(85, "2026-11-22T10:15:30.150Z", FIELDS), NILVALUE, PRETTY.encode())
 BAD = SYSLOG.replace(b'"true"', b'"TRUE"')
 OTHER = b"<86>1 2026-11-22T10:15:31Z ws7 sshd 99 - - Accepted publickey for ada\n"
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_secure_node.audit.reading import READ_LIMIT, Patient, Summary, User, summarise
-from dicom_secure_node.audit.syslog import Header, frame, syslog_message
+from dicom_secure_node.audit.syslog import NILVALUE, Header, frame, opening, syslog_message
 from dicom_secure_node.spec.audit import Code
 from tests.audit.samples import every_kind, octets
 
@@ -59,7 +59,7 @@ WANT = Summary(
 
 UTF8 = XML.encode()
 FIELDS = Header("ws7", "viewer", "4711").fields()
-SYSLOG = syslog_message(85, "2026-11-22T10:15:30.150Z", FIELDS, XML)
+SYSLOG = syslog_message(opening(85, "2026-11-22T10:15:30.150Z", FIELDS), NILVALUE, XML.encode())
 ESCAPED = SYSLOG.replace(b"\n", b"#012")
 
 # sentence: octets that all say the same

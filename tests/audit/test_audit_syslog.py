@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_secure_node.audit.syslog import Header, frame, identifier, is_identifier, syslog_message
+from dicom_secure_node.audit.syslog import (
+    NILVALUE,
+    Header,
+    frame,
+    identifier,
+    is_identifier,
+    opening,
+    syslog_message,
+)
 from dicom_secure_node.audit.validate import validate
 
 # A failed log-in at a viewer; the u umlaut takes two octets.
@@ -22,10 +30,11 @@ XML = (
     "</AuditSourceIdentification></AuditMessage>"
 )
 HEADER = Header("ws7.example.org", "viewerd", "4711")
+BEGIN = opening(85, "2024-11-22T10:15:30.150Z", HEADER.fields())
 
 
 def test_A6_worked_example_octet_for_octet() -> None:
-    message = syslog_message(85, "2024-11-22T10:15:30.150Z", HEADER.fields(), XML)
+    message = syslog_message(BEGIN, NILVALUE, XML.encode())
     head = b"<85>1 2024-11-22T10:15:30.150Z ws7.example.org viewerd 4711 DICOM+RFC3881 - "
     assert message == head + b"\xef\xbb\xbf" + XML.encode()
     assert (len(head), len(message), len(frame(message))) == (76, 936, 940)
@@ -55,7 +64,7 @@ def test_RFC5424_header_fields(header: Header, want: str) -> None:
 @pytest.mark.parametrize("priority", [-1, 192])
 def test_RFC5424_priority_out_of_range(priority: int) -> None:
     with pytest.raises(ValueError, match="PRI"):
-        syslog_message(priority, "-", "- - - M", "x")
+        opening(priority, "-", "- - - M")
 
 
 IDENTIFIERS = {
@@ -74,8 +83,9 @@ IDENTIFIERS = {
 @pytest.mark.parametrize(("kind", "number", "want"), IDENTIFIERS.values(), ids=IDENTIFIERS)
 def test_RFC5424_7_3_1_identifier(kind: str, number: int, want: str) -> None:
     assert is_identifier(kind)
-    assert identifier(kind, number, "5f0c") == want
-    message = syslog_message(85, "2024-11-22T10:15:30.150Z", HEADER.fields(), XML, want)
+    data = identifier(kind, number, "5f0c")
+    assert data == want.encode()
+    message = syslog_message(BEGIN, data, XML.encode())
     assert f" DICOM+RFC3881 {want} ".encode() + b"\xef\xbb\xbf<?xml" in message
     assert validate(message).valid
 
