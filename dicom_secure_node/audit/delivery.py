@@ -23,7 +23,7 @@ from dicom_secure_node.audit.messages import (
 from dicom_secure_node.audit.stored import Stored
 from dicom_secure_node.audit.syslog import NILVALUE, Header, identifier, opening, syslog_message
 from dicom_secure_node.audit.text import timestamp
-from dicom_secure_node.audit.transport import Closed, Link, Repository
+from dicom_secure_node.audit.transport import Closed, Link, Repository, Truncated
 from dicom_secure_node.durable.journal import Journal
 from dicom_secure_node.durable.reader import Reader
 from dicom_secure_node.durable.segments import Entry
@@ -134,7 +134,7 @@ class Sender:
         if cursor is None:
             self._journal.store_cursor(self.name, self._stored)
         self._link: Link | None = None
-        self._connected = self._closed_in_order = False
+        self._connected = self._closed = False
         self._careful = 0  # messages still to be sent one by one
         self._first = 0  # of this connection
         self._sent_before = 0  # all before it were sent on earlier connections
@@ -203,7 +203,8 @@ class Sender:
                 logger.info("audit repository %s: connected", self.name)
                 self._deliver(self._link)
             except Closed as exc:
-                self._broken(exc.reason, logging.INFO, in_order=True)
+                self._broken(exc.reason, logging.INFO, in_order=not isinstance(exc, Truncated))
+                self._closed = True
             except ServiceUnavailable as exc:
                 self._broken(exc.reason, logging.DEBUG if failures else logging.WARNING)
             except Exception:
@@ -211,7 +212,7 @@ class Sender:
                 logger.exception("audit repository %s: delivery failed", self.name)
                 self._broken("internal error, see the log", logging.ERROR)
             steady = self._connected and time.monotonic() - opened > _STEADY_SECONDS
-            worked = steady or (self._closed_in_order and self._place.next_sequence > place)
+            worked = steady or (self._closed and self._place.next_sequence > place)
             failures = 1 if worked else failures + 1
             self._hang_up()
             self._wait_before_connecting(failures)
@@ -221,7 +222,7 @@ class Sender:
         steps = self._repository.back_off
         self._stopping.wait(steps[min(failures, len(steps)) - 1])
         # A repository may close what is idle (RFC 5425): come back when there is something to say.
-        while self._closed_in_order and not self._stopping.is_set():
+        while self._closed and not self._stopping.is_set():
             if self._journal.wait_for(self._place.next_sequence, _IDLE_SECONDS):
                 return
 
@@ -308,7 +309,7 @@ class Sender:
         """Note the reason and go back to the first message that may not have arrived."""
         logger.log(level, "audit repository %s: %s", self.name, reason)
         self._last_error = reason
-        self._closed_in_order = in_order
+        self._closed = False
         if self._connected:
             place = self._uncertain(in_order=in_order)
             self._count_break(place, in_order=in_order)

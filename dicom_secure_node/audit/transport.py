@@ -150,6 +150,10 @@ class Closed(ServiceUnavailable):
     """The repository closed the connection in good order."""
 
 
+class Truncated(Closed):
+    """TCP ended in good order and TLS did not: as when the repository is killed."""
+
+
 class Link:
     """One connection to a repository; used by one thread."""
 
@@ -199,7 +203,10 @@ class Link:
                 if _wants_more(exc):
                     return
                 raise
-        raise Closed(f"audit repository {self._repository.name}", "closed by the repository")
+        where = f"audit repository {self._repository.name}"
+        if getattr(self._socket, "truncated", False):  # not known of ssl's own sockets
+            raise Truncated(where, "ended by the repository without close_notify")
+        raise Closed(where, "closed by the repository")
 
     def unacknowledged(self) -> int:
         """Return the octets sent that the other side's TCP has not acknowledged.

@@ -259,6 +259,14 @@ class TLSSocket(ssl.SSLSocket):
 
     # -- the end
 
+    @property
+    def truncated(self) -> bool:
+        """Whether the peer's end of TCP came without its close_notify (RFC 8446 section 6.1)."""
+        channel = self._channel
+        if channel is None or not channel.ended:
+            return False
+        return not channel.connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+
     def shutdown(self, how: int) -> None:
         """Close TLS as far as that takes no waiting, then the transport."""
         if self._channel and self.facts and how != socket.SHUT_RD:
