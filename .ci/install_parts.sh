@@ -3,7 +3,7 @@
 # else it says exactly what is missing and fails. It never leaves one out in silence.
 set -eu
 
-parts="dcmtk orthanc rsyslog rsyslog-openssl openssl sslscan testssl.sh strace jing trang"
+parts="dcmtk orthanc rsyslog rsyslog-openssl rsyslog-gnutls openssl sslscan testssl.sh strace jing trang"
 parts="$parts krb5-kdc krb5-admin-server krb5-user libkrb5-dev slapd ldap-utils xmlsec1 softhsm2"
 parts="$parts simplesamlphp php-cli php-xml php-mbstring php-curl postgresql"
 parts="$parts chromium chromium-driver"
@@ -38,8 +38,24 @@ install_provider() {
     cp "$lock" "$here/.parts/installed.json"
 }
 
+# Debian does not let syslog-ng be installed beside rsyslog: it is unpacked below .parts instead.
+# Its libraries are named by LD_LIBRARY_PATH, see tests/parts.py.
+install_syslog_ng() {
+    target="$(cd "$(dirname "$0")/.." && pwd)/.parts/syslog-ng"
+    [ ! -x "$target/usr/sbin/syslog-ng" ] || return 0
+    mkdir -p "$target"
+    packages=$(mktemp -d)
+    [ "$(id -u)" != 0 ] || apt-get update -qq </dev/null
+    (cd "$packages" && apt-get download -qq syslog-ng-core libivykis0 libpcre3 libnet1 </dev/null)
+    for package in "$packages"/*.deb; do
+        dpkg -x "$package" "$target"
+    done
+    rm -r "$packages"
+}
+
 if [ -z "$missing" ]; then
     install_provider
+    install_syslog_ng
     exit 0
 fi
 
@@ -61,3 +77,4 @@ apt-get update -qq </dev/null
 # shellcheck disable=SC2086 # a list of names
 apt-get install -y -qq --no-install-recommends $missing </dev/null >/dev/null
 install_provider
+install_syslog_ng

@@ -47,6 +47,9 @@ PROGRAMS = {
     "trang": ("/usr/bin/trang", "trang"),
 }
 
+# What Debian does not install beside something else, see .ci/install_parts.sh.
+_UNPACKED = Path(__file__).parents[1] / ".parts"
+
 # Below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes one.
 _PORTS = range(11000, 32000)
 _held: list[int] = []  # descriptors
@@ -320,11 +323,13 @@ def rsyslog(
     permitted: Sequence[str] = (),
     port: int | None = None,
     udp: bool = False,
+    driver: str = "ossl",
 ) -> Part:
     """Return rsyslogd writing each raw message as one line of ``folder/arrived.log``.
 
     With `ca`, `crt` and `key` it speaks TLS and demands a client certificate: any of that CA, or
-    one with a name of `permitted`. With `udp` it takes datagrams on the same port number instead.
+    one with a name of `permitted`; `driver` is its TLS, ``ossl`` or ``gtls``. With `udp` it takes
+    datagrams on the same port number instead.
     A line feed inside a message is written as ``#012``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -336,14 +341,14 @@ def rsyslog(
             f'\n  defaultNetstreamDriverCAFile="{ca}"'
             f'\n  defaultNetstreamDriverCertFile="{crt}" defaultNetstreamDriverKeyFile="{key}"'
         )
-    driver = ""
+    stream = ""
     if tls:
         names = ",".join(f'"{name}"' for name in permitted)
-        driver = ' StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.AuthMode='
-        driver += f'"x509/name" PermittedPeer=[{names}]' if permitted else '"x509/certvalid"'
-    module = 'module(load="imudp")' if udp else f'module(load="imtcp"{driver})'
+        stream = f' StreamDriver.Name="{driver}" StreamDriver.Mode="1" StreamDriver.AuthMode='
+        stream += f'"x509/name" PermittedPeer=[{names}]' if permitted else '"x509/certvalid"'
+    module = 'module(load="imudp")' if udp else f'module(load="imtcp"{stream})'
     kind = "imudp" if udp else "imtcp"
-    frame = "" if udp else ' MaxFrameSize="200000"'
+    frame = "" if udp else ' MaxFrameSize="262144"'
     (folder / "rsyslog.conf").write_text(
         f"""{head})
 {module}
@@ -358,6 +363,41 @@ input(type="{kind}" address="127.0.0.1" port="{number}" ruleset="arrived"{frame}
         log=folder / "rsyslog.log",
         port=number,
         ready=lambda: listening(number, udp=udp),
+    )
+
+
+def syslog_ng(folder: Path, *, ca: Path, crt: Path, key: Path) -> Part:
+    """Return syslog-ng, with TLS and any client certificate of the CA.
+
+    ``folder/arrived.log`` has each raw message as a line, ``folder/numbers.log`` the sequenceId it
+    read in the structured data.
+    """
+    root = _UNPACKED / "syslog-ng"
+    if not (root / "usr/sbin/syslog-ng").exists():
+        pytest.fail(f"{root} is missing: run .ci/install_parts.sh", pytrace=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    number = free_port()
+    (folder / "syslog-ng.conf").write_text(
+        f"""@version: 3.38
+options {{ log-msg-size(262144); }};
+source s {{ syslog(ip(127.0.0.1) port({number}) transport("tls") flags(store-raw-message)
+  tls(ca-file("{ca}") cert-file("{crt}") key-file("{key}") peer-verify(required-trusted))); }};
+destination raw {{ file("{folder}/arrived.log" template("${{RAWMSG}}\\n")); }};
+destination read {{ file("{folder}/numbers.log" template("${{.SDATA.meta.sequenceId}}\\n")); }};
+log {{ source(s); destination(raw); destination(read); }};
+"""
+    )
+    (modules,) = (root / "usr/lib/syslog-ng").glob("3.*")
+    machine = next(root.glob("usr/lib/*-linux-gnu"))
+    paths = [modules.parent, modules, machine, root / "lib" / machine.name]
+    argv = [root / "usr/sbin/syslog-ng", "-F", "--no-caps", "-f", folder / "syslog-ng.conf"]
+    argv += ["-R", folder / "persist", "-p", folder / "pid", "-c", folder / "control"]
+    argv += [f"--module-path={modules}"]
+    return Part(
+        argv,
+        log=folder / "syslog-ng.log",
+        port=number,
+        env={**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, paths))},
     )
 
 
