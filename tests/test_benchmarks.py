@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.parts import run
 
 ROOT = Path(__file__).parent.parent
@@ -72,3 +74,16 @@ def test_delivery_of_the_audit_trail_is_measured_beside_frames_made_before(tmp_p
     done = run([*argv, "--disk", tmp_path], cwd=ROOT, timeout=110, check=True)
     assert "|  | frames made before | trail | trail / frames made before |" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("repository", ["collect", "rsyslog"])
+def test_a_day_of_audit_with_a_bad_repository_loses_nothing(
+    repository: str, tmp_path: Path
+) -> None:
+    options = ["--associations", "500", "--faults", "5", "--seed", "7", "--disk", tmp_path]
+    argv = [sys.executable, "-m", "benchmarks.audit_day", *options, "--repository", repository]
+    done = run(argv, cwd=ROOT, timeout=110, check=True)
+    rows = dict(line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:])
+    assert int(rows["sent"].replace(",", "")) > 1900
+    assert (rows["lost"], rows["disordered"], rows["altered"]) == ("0", "0", "0")
+    assert int(rows["duplicates"].replace(",", "")) > 0
