@@ -75,7 +75,7 @@ class RepositoryStatus:
     dropped, oversized : int
         Given up by ``drop-oldest``; too long for a datagram.
     breaks : int
-        Connections that ended without being closed in good order.
+        Connections that ended neither in good order nor after a while of silence.
     repeated : int
         Messages gone back over at the end of a connection, to be sent again.
     unproven : int
@@ -203,7 +203,8 @@ class Sender:
                 logger.info("audit repository %s: connected", self.name)
                 self._deliver(self._link)
             except Closed as exc:
-                self._broken(exc.reason, logging.INFO, in_order=not isinstance(exc, Truncated))
+                in_order = not isinstance(exc, Truncated) or self._quiet()
+                self._broken(exc.reason, logging.INFO, in_order=in_order)
                 self._closed = True
             except ServiceUnavailable as exc:
                 self._broken(exc.reason, logging.DEBUG if failures else logging.WARNING)
@@ -318,6 +319,15 @@ class Sender:
             self._recent.clear()
             self._place.seek(place)
 
+    def _quiet(self) -> bool:
+        """Return whether nothing was sent for so long that what was read is written, too.
+
+        There are repositories that end idle connections without close_notify: they are not to
+        get the same messages each time.
+        """
+        since = time.monotonic() - self._repository.resend_seconds
+        return not self._recent or self._recent[-1].when < since
+
     def _count_break(self, place: int, *, in_order: bool) -> None:
         """Count what the end of a connection leaves uncertain, and say it."""
         repeated = self._place.next_sequence - place
@@ -325,9 +335,8 @@ class Sender:
         unproven = 0 if in_order else max(0, place - self._first)
         self._breaks += not in_order
         self._unproven += unproven
-        if repeated or unproven:
-            text = "audit repository %s: %d messages are sent again, %d before them are not"
-            logger.info(text, self.name, repeated, unproven)
+        text = "audit repository %s: %d messages are sent again, %d before them are not"
+        logger.info(text, self.name, repeated, unproven)
 
     def _uncertain(self, *, in_order: bool = False) -> int:
         """Return the first number that may not have arrived (`Repository.window`)."""

@@ -307,9 +307,13 @@ def test_A6_a_repository_of_another_name_is_refused(
 
 
 class ClosingRepository:
-    """A TLS repository that closes in good order after some octets were read and were quiet."""
+    """A TLS repository that closes in good order after some octets were read and were quiet.
 
-    def __init__(self, pki: Pki) -> None:
+    With `silently` it leaves out close_notify, as if it had been killed.
+    """
+
+    def __init__(self, pki: Pki, *, silently: bool = False) -> None:
+        self._silently = silently
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(pki.server.crt, pki.server.key)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -334,6 +338,8 @@ class ClosingRepository:
                 one.settimeout(0.05)
                 try:
                     self.endings.append(self._read(one))
+                    if self._silently:
+                        continue
                     one.unwrap()
                 except OSError as exc:
                     self.endings.append(repr(exc))
@@ -398,6 +404,37 @@ def test_RFC5425_close_an_idle_connection_costs_no_message(
         assert arr.connections == 3  # it came back when there was something to say
     arr.stop()
     assert [int(n) for n in NUMBER.findall(arr.data.decode())] == [0, 1, 2]
+
+
+ENDS = {
+    "of what was read lately nobody knows whether it was written": (60.0, (1, 4, 0)),
+    "after a while of silence it was": (0.0, (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize(("seconds", "counts"), ENDS.values(), ids=ENDS)
+def test_RFC8446_6_1_an_end_without_close_notify(
+    tmp_path: Path, pki: Pki, seconds: float, counts: tuple[int, int, int]
+) -> None:
+    arr = ClosingRepository(pki, silently=True)
+    one = repository(arr.port, pki.context(kind="ours"), resend_seconds=seconds)
+    with running(tmp_path, one) as trail:
+        for n in range(4):
+            trail.emit(numbered(n))
+            parts.wait_until(lambda n=n: f"number {n}<".encode() in arr.data, f"message {n}")
+        parts.wait_until(lambda: trail.status()[0].sent == 4, "all four counted")
+        arr.close_now.set()
+        parts.wait_until(lambda: not trail.status()[0].connected, "the end noticed")
+        (status,) = trail.status()
+        assert "without close_notify" in status.last_error
+        assert (status.breaks, status.repeated, status.unproven) == counts
+        trail.emit(numbered(4))
+        parts.wait_until(lambda: b"number 4<" in arr.data, "the next one")
+    arr.stop()
+    assert [int(n) for n in NUMBER.findall(arr.data.decode())] == [
+        *range(4),
+        *range(4 - counts[1], 5),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["ssl", "ours"])
