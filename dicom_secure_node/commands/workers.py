@@ -92,9 +92,10 @@ class Workers(Generic[Answer]):
     ) -> None:
         for worker in self._workers:
             worker.process.terminate()
+            # A signal that comes just before a read does not end it; the end of the pipe does.
+            worker.pipe.close()
         for worker in self._workers:
             worker.process.join()
-            worker.pipe.close()
 
     def answers(self) -> Iterator[Answer]:
         """Yield the answer for each path, in order.
