@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import struct
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -76,12 +75,10 @@ class WokenDUL(DULServiceProvider):
                 logger.exception("association aborted because of an error of our own")
                 self._break_off()
                 return
-            try:
-                event = self.event_queue.get_nowait()
-            except queue.Empty:
+            if not self.event_queue.queue:
                 continue
             try:
-                self.state_machine.do_action(event)
+                self.state_machine.do_action(self.event_queue.get())
             except InvalidEventError:
                 self.event_queue.put("Evt17")
                 logger.debug("an answer came after the association's end", exc_info=True)
@@ -107,10 +104,10 @@ class WokenDUL(DULServiceProvider):
 
     def _process_recv_primitive(self) -> bool:
         """Queue the event of what the user wants sent; after the end nothing is."""
+        waiting = self.to_provider_queue.queue
         if self.state_machine.current_state == "Sta13":
-            self.to_provider_queue.queue.clear()
-            return False
-        return super()._process_recv_primitive()
+            waiting.clear()
+        return bool(waiting) and super()._process_recv_primitive()
 
     def _is_transport_event(self) -> bool:
         """Look for what the peer sent.

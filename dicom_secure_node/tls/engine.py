@@ -32,6 +32,7 @@ def _private(name: str) -> Any | None:
     return getattr(getattr(SSL, "_lib", None), name, None)
 
 
+@functools.cache
 def fallbacks() -> tuple[str, ...]:
     """Return what this pyOpenSSL makes us do the public and lesser way."""
     checks = {
