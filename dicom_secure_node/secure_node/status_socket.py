@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ NAME = "status.sock"
 
 _PATH_LIMIT = 107  # bytes of an address, sun_path less its NUL (unix(7))
 _SEND_SECONDS = 1.0
-_ASK_SECONDS = 10.0
+_ASK_SECONDS = 10
 _ANSWER_LIMIT = 16 << 20  # bytes
 
 
@@ -152,9 +153,12 @@ def _all_of(sock: socket.socket) -> bytes:
 def _connected(folder: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(_ASK_SECONDS)
+        # Where others wait, a socket with a time-out of Python's own would not wait at all.
+        patience = struct.pack("ll", _ASK_SECONDS, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         with _address(folder / NAME) as address:
             sock.connect(address)
+        sock.settimeout(_ASK_SECONDS)
     except BaseException:
         sock.close()
         raise
