@@ -25,7 +25,7 @@ from dicom_secure_node.node.context import OperationContext
 from dicom_secure_node.node.metrics import Metrics, Snapshot, merge, quantile
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.node.plugins.metrics import MetricsPlugin
-from tests.loopback import associate, port_of, serving
+from tests.loopback import application_entity, associate, port_of, serving
 from tests.parts import wait_until
 
 
@@ -274,3 +274,25 @@ def test_what_happens_on_the_wire_is_counted_once() -> None:
         (sample,) = taken[family.name]
         assert sum(sample["buckets"]) == 2
     assert "EVIL" not in json.dumps(taken)
+
+
+def test_what_the_application_entity_itself_refuses_has_its_reason() -> None:
+    """PS3.8 Table 9-21: 1, 1, 7 called AE title not recognised; 2, 3, 2 local limit exceeded."""
+    metrics = Metrics()
+    ae = application_entity()
+    ae.require_called_aet = True
+    ae.maximum_associations = 1
+    with serving([MetricsPlugin(metrics)], ae=ae) as started:
+        port = port_of(started)
+        assert associate(port, ae_title="WRONG").is_rejected
+        figures = metrics.snapshot
+        wait_until(lambda: values(figures(), measures.ASSOCIATIONS), "the refusal counted")
+        assoc = associate(port, ae_title="NODE")
+        assert assoc.is_established
+        assert associate(port, ae_title="NODE").is_rejected
+        assoc.release()
+        wait_until(lambda: values(figures(), measures.ENDED), "the end counted")
+    assert values(metrics.snapshot(), measures.REFUSALS) == {
+        ("association", "called AE title"): 1,
+        ("association", "limit"): 1,
+    }
