@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.measure import Row
 
@@ -15,9 +17,45 @@ from benchmarks.measure import Row
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MIB = 1 << 20
 _INCHES = 8.0  # wide
-_DOTS = 100  # an inch
+_DOTS = 90  # an inch
 
-Bars = dict[str, list[tuple[float, float, float] | None]]  # median, lowest, highest
+
+@dataclass(frozen=True)
+class _Bar:
+    """A median, and how far the rounds went to either side."""
+
+    middle: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> _Bar | None:
+        return cls(median(values), min(values), max(values)) if values else None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Groups of bars.
+
+    Attributes
+    ----------
+    name, title : str
+    labels : sequence of str
+        Of the groups.
+    bars : dict
+        By what the legend says, one for each group, or None.
+    axis : callable
+        Sets the scale.
+    start : float
+        Where bars begin.
+    """
+
+    name: str
+    title: str
+    labels: Sequence[str]
+    bars: dict[str, list[_Bar | None]]
+    axis: Callable[[Axes], object]
+    start: float = 0.0
 
 
 def draw(
@@ -41,88 +79,89 @@ def draw(
         ``performance-ratios.png``, ``performance-memory.png`` and ``performance-cpu.png``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(rows[0].rates)
-    large = [row for row in rows if row.unit == "MB/s"]
-    ratios = {
-        f"{ours} / {other}": [_of(row.ratios(ours, other)) for row in rows]
+    pictures = (_ratios(rows, pairs), _memory(rows), _processor(rows))
+    return [_drawn(folder, one, caption) for one in pictures if one.labels]
+
+
+def _ratios(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> _Picture:
+    bars = {
+        f"{ours} / {other}": [_Bar.of(row.ratios(ours, other)) for row in rows]
         for ours, other in pairs
-        if {ours, other} <= set(names)
+        if {ours, other} <= set(rows[0].rates)
     }
-    memory = {
-        name: [_of([one / _MIB for one in row.peaks.get(name, ())]) for row in rows]
-        for name in names
-    }
-    processor = {
-        name: [_of([one / row.gib for one in row.cpu[name]]) for row in large] for name in names
-    }
-    pictures: list[tuple[str, str, Bars, Sequence[Row], Callable[[Axes], object]]] = [
-        ("ratios", "relative rate, log scale; 1: level", ratios, rows, _level),
-        ("memory", "peak of resident memory of a process, MiB, log scale", memory, rows, _logs),
-        ("cpu", "processor time of the receiver, s per GiB", processor, large, _plain),
-    ]
-    return [
-        _picture(
-            folder / f"performance-{name}.png", title, bars, [row.name for row in of], axis, caption
-        )
-        for name, title, bars, of, axis in pictures
-        if of
-    ]
+    title = "relative rate, 1: level (logarithmic)"
+    return _Picture("ratios", title, [row.name for row in rows], bars, _level, 1.0)
 
 
-def _of(values: Sequence[float]) -> tuple[float, float, float] | None:
-    return (median(values), min(values), max(values)) if values else None
+def _memory(rows: Sequence[Row]) -> _Picture:
+    bars = {
+        name: [_Bar.of([one / _MIB for one in row.peaks.get(name, ())]) for row in rows]
+        for name in rows[0].rates
+    }
+    title = "peak of resident memory of a process, MiB (logarithmic, from 10)"
+    return _Picture("memory", title, [row.name for row in rows], bars, _logarithmic, 10.0)
+
+
+def _processor(rows: Sequence[Row]) -> _Picture:
+    rows = [row for row in rows if row.unit == "MB/s"]  # small instances are no matter of size
+    names = rows[0].rates if rows else ()
+    bars = {
+        name: [_Bar.of([one / row.gib for one in row.cpu[name]]) for row in rows] for name in names
+    }
+    title = "processor time of the receiver, s per GiB"
+    return _Picture("cpu", title, [row.name for row in rows], bars, _from_nothing)
 
 
 def _level(axes: Axes) -> None:
-    _logs(axes)
+    _logarithmic(axes)
     axes.axvline(1, color="black", linewidth=1)
 
 
-def _logs(axes: Axes) -> None:
+def _logarithmic(axes: Axes) -> None:
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _plain(axes: Axes) -> None:
+def _from_nothing(axes: Axes) -> None:
     axes.set_xlim(left=0)
 
 
-def _picture(
-    path: Path,
-    title: str,
-    bars: Bars,
-    labels: Sequence[str],
-    axis: Callable[[Axes], object],
-    caption: str,
-) -> Path:
-    thickness = 0.8 / len(bars)
-    height = 1.4 + len(labels) * (0.2 + 0.14 * len(bars))
+def _drawn(folder: Path, picture: _Picture, caption: str) -> Path:
+    number = len(picture.bars)
+    height = 1.5 + len(picture.labels) * (0.15 + 0.11 * number)  # inches
     figure = Figure(figsize=(_INCHES, height), dpi=_DOTS, layout="constrained")
     axes = figure.add_subplot()
-    for number, (name, values) in enumerate(bars.items()):
-        there = [(at, value) for at, value in enumerate(values) if value]
-        at = [place + (number - (len(bars) - 1) / 2) * thickness for place, _ in there]
-        middle = [value[0] for _, value in there]
-        spread = (
-            [value[0] - value[1] for _, value in there],
-            [value[2] - value[0] for _, value in there],
-        )
-        axes.barh(
-            at,
-            middle,
-            thickness * 0.92,
-            label=name,
-            color=_COLOURS[number],
-            xerr=spread,
-            error_kw={"elinewidth": 0.8, "capsize": 1.5},
-        )
-    axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()  # the first row on top
-    axis(axes)
+    for place, name in enumerate(picture.bars):
+        _bars(axes, picture, name, (place + 0.5) / number - 0.5, _COLOURS[place])
+    axes.set_yticks(range(len(picture.labels)), picture.labels)
+    axes.margins(y=0.02)
+    axes.invert_yaxis()  # the first group on top
+    picture.axis(axes)
     axes.grid(axis="x", linewidth=0.4)
     axes.set_axisbelow(True)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(picture.title, fontsize=10)
     axes.tick_params(labelsize=8)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, title=caption, title_fontsize=7)
+    path = folder / f"performance-{picture.name}.png"
     figure.savefig(path, metadata={"Software": None})
     return path
+
+
+def _bars(axes: Axes, picture: _Picture, name: str, offset: float, colour: str) -> None:
+    """Draw the bars of one name, `offset` from the middle of their groups."""
+    there = [(at, bar) for at, bar in enumerate(picture.bars[name]) if bar is not None]
+    axes.barh(
+        [at + offset * 0.8 for at, _ in there],
+        [bar.middle - picture.start for _, bar in there],
+        0.74 / len(picture.bars),
+        left=picture.start,
+        label=name,
+        color=colour,
+        xerr=(
+            [bar.middle - bar.lowest for _, bar in there],
+            [bar.highest - bar.middle for _, bar in there],
+        ),
+        error_kw={"elinewidth": 0.8, "capsize": 1.5},
+    )

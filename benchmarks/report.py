@@ -138,7 +138,9 @@ def facts(more: Mapping[str, str]) -> str:
 def machine_in_short() -> str:
     """Return the machine in one line, for a caption."""
     when = datetime.now(UTC).strftime("%Y-%m-%d")
-    return f"{when}; {os.cpu_count()} cores ({_processor()}); Python {platform.python_version()}"
+    software = [f"Python {platform.python_version()}"]
+    software += [f"{one} {version(one)}" for one in ("dicom-secure-node", "pynetdicom")]
+    return f"{when}; {os.cpu_count()} cores ({_processor()}); {', '.join(software)}"
 
 
 def _machine() -> Iterator[tuple[str, str]]:
@@ -152,7 +154,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "TLS of the node", SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()
     yield "TLS of bare pynetdicom", ssl.OPENSSL_VERSION
     yield "DCMTK", _said("storescp").strip("$ ").removeprefix("dcmtk: ")
-    yield "Orthanc", _said("Orthanc")
+    yield "Orthanc", _said("Orthanc").rpartition(" ")[2]
 
 
 def _said(name: str) -> str:
