@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import measure, page, receivers, report
 from benchmarks.field import WORKERS, Field
+from benchmarks.floor import floor
 from benchmarks.instances import LOADS, loads
 from benchmarks.progress import Progress, minutes
 from benchmarks.rounds import Rounds
@@ -26,7 +27,6 @@ from benchmarks.tables import STORES, TABLES, Found, Run
 
 _TMPFS = Path("/dev/shm")  # noqa: S108 - the point is that it is memory
 _SYNCED = 20_480  # bytes of a file that is synced
-_PLOTTED = "peers"  # the table
 
 
 def main() -> int:
@@ -43,8 +43,8 @@ def main() -> int:
             sys.stderr.write(f"{exc}\n")
             return 1
     pictures: list[Path] = []
-    if args.plots is not None and _PLOTTED in found.rows:
-        rows, pairs = found.rows[_PLOTTED], STORES[_PLOTTED].pairs
+    if args.plots is not None and "peers" in found.rows:
+        rows, pairs = found.rows["peers"], STORES["peers"].pairs
         pictures = args.draw(args.plots, rows, pairs, report.machine_in_short())
     text = page.text(found, pictures, args.output)
     sys.stdout.write(text)
@@ -129,6 +129,8 @@ def _measure(args: argparse.Namespace, memory: Path, disk: Path, stack: ExitStac
     )
     with _disk_alone(disk, 4 if args.quick else 300, found, wanted="synced" in args.tables):
         run.measure(found)
+    if "peers" in args.tables:
+        found.floor = floor(of.pki, memory, 4 if args.quick else 256, args.rounds)
     if of.started:
         found.facts["agreed TLS"] = "; ".join(
             f"{one.name} {receivers.tls_facts(one, of.pki)}" for one in of.started.values()

@@ -38,6 +38,10 @@ def _peers(found: Found) -> Iterator[str]:
         yield "### Processor time\n"
         yield "Of the receiver, its children included (median).\n"
         yield report.processor(rows)
+        yield "Below these no receiver in Python gets, for it is C code that does the work:\n"
+        cells = [[name, f"{seconds:.2f}"] for name, seconds in found.floor.items()]
+        cells.append(["together", f"{sum(found.floor.values()):.2f}"])
+        yield report.table(["each by itself", "s per GiB"], cells)
         yield "### Memory\n"
         yield "Peak of resident memory (highest); of several processes that of the largest.\n"
         yield report.memory(rows)

@@ -80,12 +80,15 @@ class Found:
         By name of the table; tables that were not asked for are not there.
     resumed : list of Row
         Associations of callers that resume, of the peers that let them.
+    floor : dict
+        See `benchmarks.floor`; beside the peers.
     facts : dict
         What a reader needs to know beside the rows.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
     resumed: list[Row] = field(default_factory=list)
+    floor: dict[str, float] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
 
 

@@ -65,6 +65,7 @@ def test_a_quick_run_measures_every_receiver_and_prints_the_tables(tmp_path: Pat
     )
     assert f"{rows[0]}, ms each" in cells(out, "Processor time")
     assert f"{rows[-1]}, s per GiB" in cells(out, "Processor time")
+    assert "SHA-256" in cells(out, "Processor time")
     memory = cells(out, "Memory")
     assert memory[rows[1]][0] == "-"  # storescp forks: nobody is left to ask
     assert "-" not in memory[rows[0]]
