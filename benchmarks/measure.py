@@ -41,10 +41,10 @@ class Row:
 
     name: str
     unit: str
-    gib: float = 0.0
     rates: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
     peaks: dict[str, list[int]] = field(default_factory=dict)
+    gib: float = 0.0
 
     def ratios(self, name: str, base: str) -> list[float]:
         """Return `name` relative to `base` in the same round, for each round."""

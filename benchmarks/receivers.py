@@ -150,18 +150,18 @@ class Orthanc(Receiver):
 def storescp(folder: Path, pki: Pki) -> Receiver:
     """Return DCMTK's storescp, bit-preserving; it forks where there are several associations."""
     received = _folder(folder)
-    parts_of = [_storescp(folder, pki, options) for options in ((), ("--fork",))]
-    return Receiver("storescp +B", *parts_of, received)
+    single, forking = _storescp(folder, pki), _storescp(folder, pki, "--fork")
+    return Receiver("storescp +B", single, forking, received)
 
 
 def forking_storescp(folder: Path, pki: Pki) -> Receiver:
     """Return DCMTK's storescp, which forks for each association."""
     received = _folder(folder)
-    part = _storescp(folder, pki, ("--fork",))
+    part = _storescp(folder, pki, "--fork")
     return Receiver("storescp --fork", part, part, received)
 
 
-def _storescp(folder: Path, pki: Pki, options: tuple[str, ...]) -> Part:
+def _storescp(folder: Path, pki: Pki, *options: str) -> Part:
     port = free_port()
     argv = ["storescp", "+B", "-pdu", str(_MOST_PDU), *options, *pki.options(pki.server)]
     argv += ["-od", str(folder / "received"), str(port)]

@@ -52,7 +52,9 @@ class Rounds:
         """Return the row of a load sent over so many associations at once."""
         load = replace(load, count=max(load.count, associations))
         unit = "MB/s" if load.by_size else "instances/s"
-        row = Row(f"{load.name}, {in_words(associations)}", unit, len(load.template) / (1 << 30))
+        row = Row(
+            f"{load.name}, {in_words(associations)}", unit, gib=len(load.template) / (1 << 30)
+        )
 
         def send(receiver: Receiver) -> float:
             with self._files(load) as paths:
