@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -32,25 +33,36 @@ _SYNCED = 20_480  # bytes of a file that is synced
 def main() -> int:
     """Measure, print, and return the exit code."""
     args = _arguments()
+    signal.signal(signal.SIGTERM, _end)
+    found, code = Found(), 0
     with ExitStack() as stack:
         memory, disk = (
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-", dir=where)))
             for where in (_memory(), args.disk)
         )
         try:
-            found = _measure(args, memory, disk, stack)
+            _measure(args, memory, disk, found, stack)
         except measure.Failed as exc:
             sys.stderr.write(f"{exc}\n")
-            return 1
+            code = 1
+        except KeyboardInterrupt:
+            code = 130
+    if code and not found.rows:
+        return code
     pictures: list[Path] = []
-    if args.plots is not None and "peers" in found.rows:
+    if args.plots is not None and not code and "peers" in found.rows:
         rows, pairs = found.rows["peers"], STORES["peers"].pairs
         pictures = args.draw(args.plots, rows, pairs, report.machine_in_short())
     text = page.text(found, pictures, args.output)
     sys.stdout.write(text)
-    if args.output is not None:
+    if args.output is not None and not code:  # half a run does not replace a whole one
         report.write(args.output, text)
-    return 0
+    return code
+
+
+def _end(*_: object) -> None:
+    """End as the reader of ctrl-C does: receivers stopped, folders removed."""
+    raise KeyboardInterrupt
 
 
 def _arguments() -> argparse.Namespace:
@@ -111,7 +123,10 @@ def _memory() -> Path:
     return _TMPFS if in_memory and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def _measure(args: argparse.Namespace, memory: Path, disk: Path, stack: ExitStack) -> Found:
+def _measure(
+    args: argparse.Namespace, memory: Path, disk: Path, found: Found, stack: ExitStack
+) -> None:
+    """Measure, and have in `found` whatever is done if that ends early."""
     of = Field(memory, disk, stack)
     progress = Progress()
     stack.callback(progress.end)
@@ -120,13 +135,11 @@ def _measure(args: argparse.Namespace, memory: Path, disk: Path, stack: ExitStac
     associations, calls = ((1, 2), 8) if args.quick else ((1, 4, 8), 200)
     run = Run(of, rounds, chosen, args.tables, associations, calls)
     progress.steps = run.steps
-    found = Found(
-        facts={
-            "files": f"{memory.parent}; the disk: {disk.parent}",
-            "rounds": str(args.rounds),
-            "load average before": f"{os.getloadavg()[0]:.1f}",
-        }
-    )
+    found.facts |= {
+        "files": f"{memory.parent}; the disk: {disk.parent}",
+        "rounds": str(args.rounds),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
+    }
     with _disk_alone(disk, 4 if args.quick else 300, found, wanted="synced" in args.tables):
         run.measure(found)
     if "peers" in args.tables:
@@ -138,7 +151,6 @@ def _measure(args: argparse.Namespace, memory: Path, disk: Path, stack: ExitStac
     if reason := of.left_out(WORKERS):
         found.facts[f"left out: {WORKERS}"] = f"this release does not have them ({reason})"
     found.facts["this run took"] = f"{minutes(progress.seconds)} minutes"
-    return found
 
 
 @contextmanager

@@ -25,8 +25,8 @@ def text(found: Found, pictures: Sequence[Path], page: Path | None) -> str:
         The page all this is for: links to pictures begin there.
     """
     start = page.parent if page is not None else Path()
-    parts = [*_peers(found), *_links(pictures, start), *_plug_in(found), *_calls(found)]
-    parts += [*_signed(found), *_synced(found)]
+    parts = [*_peers(found), *_floor(found), *_memory(found), *_links(pictures, start)]
+    parts += [*_plug_in(found), *_calls(found), *_signed(found), *_synced(found)]
     return "\n".join((*parts, "### The machine\n", report.facts(found.facts)))
 
 
@@ -38,10 +38,18 @@ def _peers(found: Found) -> Iterator[str]:
         yield "### Processor time\n"
         yield "Of the receiver, its children included (median).\n"
         yield report.processor(rows)
+
+
+def _floor(found: Found) -> Iterator[str]:
+    if found.floor:
         yield "Below these no receiver in Python gets, for it is C code that does the work:\n"
         cells = [[name, f"{seconds:.2f}"] for name, seconds in found.floor.items()]
         cells.append(["together", f"{sum(found.floor.values()):.2f}"])
         yield report.table(["each by itself", "s per GiB"], cells)
+
+
+def _memory(found: Found) -> Iterator[str]:
+    if rows := found.rows.get("peers"):
         yield "### Memory\n"
         yield "Peak of resident memory (highest); of several processes that of the largest.\n"
         yield report.memory(rows)
@@ -61,6 +69,7 @@ def _plug_in(found: Found) -> Iterator[str]:
             "with a handler that wants to see each PDU, and on `SecureNode`'s.\n"
         )
         yield report.rates(rows, STORES["plug-in"].pairs)
+        yield report.processor(rows)
 
 
 def _calls(found: Found) -> Iterator[str]:

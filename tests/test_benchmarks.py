@@ -10,7 +10,7 @@ import pytest
 
 from dicom_secure_node.config import Node
 from dicom_secure_node.errors import ConfigurationError
-from tests.parts import run
+from tests.parts import Part, run, wait_until
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
@@ -112,6 +112,19 @@ def test_signing_and_syncing_have_a_node_each_of_their_own(tmp_path: Path) -> No
         assert f"CT, 20 KiB, signed, {number}, instances/s" in signed
         assert f"CT, 20 KiB, {number}, instances/s" in synced
     assert "- the disk alone, before and after: " in out
+
+
+def test_a_run_that_is_ended_prints_what_it_has_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    disk, page = tmp_path / "disk", tmp_path / "figures.md"
+    disk.mkdir()
+    argv = [sys.executable, "-m", "benchmarks", "--quick", "--tables", "synced", "--rows", "small"]
+    argv += ["--rounds", "2", "--disk", str(disk), "--output", str(page)]
+    with Part(argv, log=tmp_path / "log", cwd=ROOT) as part:
+        wait_until(lambda: "[2 of 4, " in part.output, "a row", seconds=100)
+        assert part.stop(60) == 130
+        assert "### What syncing to a disk costs" in part.output
+    assert not list(disk.iterdir())
+    assert not page.exists()
 
 
 @pytest.mark.parametrize(
