@@ -7,28 +7,35 @@ both ways, and a file that is sent does not pile up in memory in front of a slow
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation
 
 from dicom_secure_node.errors import HandshakeRefused, PeerRefused, ServiceUnavailable
 from dicom_secure_node.identity.claims import Claim
+from dicom_secure_node.node.outgoing import OutgoingStore
 from dicom_secure_node.node.requestor_layers import (
+    SHOWS_MESSAGES,
     AssociationOver,
+    Checkpoint,
     RequestorDIMSE,
     RequestorDUL,
     RequestorSocket,
 )
+from dicom_secure_node.node.store_codec import encode_store_request
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Patience:
     pdu : float
         For one PDU to arrive whole, or to be taken.
     abort : float
-        For an A-ABORT to leave before the connection is cut.
+        For an A-ABORT to leave, and to be read, before the connection is cut.
     """
 
     connect: float = 15.0
@@ -63,6 +70,8 @@ class RequestorAssociation(Association):
     ----------
     where : str
         The peer, for messages: ``peer HOST:PORT``.
+    checkpoint : Checkpoint
+        Where pynetdicom's reactor is paused.
     """
 
     dul: RequestorDUL
@@ -79,6 +88,7 @@ class RequestorAssociation(Association):
         super().__init__(AE(ae_title=calling), MODE_REQUESTOR)
         self.where = where
         self.patience = patience
+        self.checkpoint = self._reactor_checkpoint = Checkpoint()
         self.dul = RequestorDUL(self)
         self.dimse = RequestorDIMSE(self)
         # The timers live in the DUL provider that has just been replaced.
@@ -128,13 +138,81 @@ class RequestorAssociation(Association):
             self.dimse.send_msg(request, context_id)
             deadline = time.monotonic() + self.patience.response
             _, response = self.dimse.get_msg(block=True)
+        return self._status(response, request.MessageID, time.monotonic() >= deadline)
+
+    def send_file(self, request: C_STORE, context_id: int, path: Path, offset: int) -> int:
+        """Send a C-STORE request whose data set lies in a file; return the response's status.
+
+        Parameters
+        ----------
+        request : C_STORE
+            Without data set.
+        context_id : int
+            Of an accepted presentation context, in whose transfer syntax the file is.
+        path : Path
+            The file.
+        offset : int
+            Where the data set begins in it, in bytes.
+
+        Raises
+        ------
+        PeerRefused, ServiceUnavailable
+            As `send_request`.
+        OSError
+            The file cannot be read. Nothing can be sent on the association any more, unless
+            it could not even be opened.
+        """
+        command = encode_store_request(
+            cast(int, request.MessageID),
+            str(request.AffectedSOPClassUID),
+            str(request.AffectedSOPInstanceUID),
+        )
+        if self.shows_messages or self.dul.run_for(command) is None:
+            # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
+            request._dataset_path = (path, offset)
+            return self.send_request(request, context_id)
+        response: Any = None
+        with (
+            OutgoingStore(command, context_id, path, offset) as store,
+            self._reactor_paused(),
+            suppress(AssociationOver),
+        ):
+            self.dul.send_store(store)
+            response = self._response_to(store)
+        if store.error is not None:
+            raise store.error
+        deadline = float("inf") if store.sent_at is None else store.sent_at + self.patience.response
+        return self._status(response, request.MessageID, time.monotonic() >= deadline)
+
+    def _response_to(self, store: OutgoingStore) -> Any:
+        """Wait until `store` is sent and answered; None where it is not."""
+        left = self.patience.response
+        while left > 0:
+            try:
+                _, response = self.dimse.msg_queue.get(timeout=left)
+            except queue.Empty:
+                response = None
+            if response is not None:
+                store.over.wait()  # a response may come before the request has left
+                return response if store.sent_at else None
+            if store.error is not None or self.dul.has_ended:
+                return None
+            if store.sent_at is not None:
+                left = store.sent_at + self.patience.response - time.monotonic()
+        return None
+
+    @property
+    def shows_messages(self) -> bool:
+        """Whether somebody has bound an event that shows messages, PDUs or bytes."""
+        return any(self.get_handlers(event) for event in SHOWS_MESSAGES)
+
+    def _status(self, response: Any, message_id: int | None, timed_out: bool) -> int:
+        """Return the status of a response, or abort."""
         if response is None:
-            loss = self.loss(timed_out=time.monotonic() >= deadline)
+            loss = self.loss(timed_out)
             self.abort()
             raise loss
-        if not response.is_valid_response or (
-            response.MessageIDBeingRespondedTo != request.MessageID
-        ):
+        if not response.is_valid_response or response.MessageIDBeingRespondedTo != message_id:
             self.abort()
             raise PeerRefused(f"{self.where}: the answer is no response to the request; aborted")
         return cast(int, response.Status)
@@ -148,7 +226,9 @@ class RequestorAssociation(Association):
         try:
             yield
         finally:
-            self._reactor_checkpoint.set()
+            self.checkpoint.set_soon()
+            if self.dul.has_ended:
+                self.checkpoint.pass_if_due(at_once=True)
 
     def end(self) -> None:
         """Release the association (PS3.8 7.2) and wait until its connection is closed."""

@@ -5,17 +5,30 @@ Subclasses of pynetdicom's own classes, set on the association before it starts.
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
+import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pynetdicom import evt
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import T_CONNECT, AddressInformation
 
+from dicom_secure_node.node.outgoing import OutgoingStore, PDURun
+from dicom_secure_node.node.store_codec import (
+    COMMAND,
+    LAST,
+    PDU_HEADER,
+    PDV_HEADER,
+    StoreResponse,
+    decode_store_response,
+)
 from dicom_secure_node.node.transport import BoundedSocket
 from dicom_secure_node.node.upper_layer import WokenDUL
 
@@ -23,9 +36,22 @@ if TYPE_CHECKING:
     from dicom_secure_node.node.requestor import RequestorAssociation
 
 _LARGEST_PDU = 262_144  # bytes we put into one PDU, also where the peer sets no limit
-_PDU_HEADER = 6  # bytes (PS3.8 9.3.1)
 _OVERHEAD = 65_536  # bytes; association PDUs may be longer than the announced P-DATA limit
 _PDUS_WAITING = 8  # P-DATA between the sender and the wire: bounds the memory of a send
+_IDLE = 0.1  # seconds after a request in which another one may find the reactor still paused
+_P_DATA_TF = 0x04  # PDU type (PS3.8 9.3.5)
+_SENDS_DATA = ("Sta6", "Sta8")  # PS3.8 Table 9-10, Evt9
+
+# Who has bound one of these sees pynetdicom's own primitives and PDUs.
+SHOWS_MESSAGES = (
+    evt.EVT_DATA_SENT,
+    evt.EVT_DATA_RECV,
+    evt.EVT_PDU_SENT,
+    evt.EVT_PDU_RECV,
+    evt.EVT_DIMSE_SENT,
+    evt.EVT_DIMSE_RECV,
+    evt.EVT_FSM_TRANSITION,
+)
 
 
 class RequestorSocket(BoundedSocket):
@@ -64,7 +90,7 @@ class RequestorSocket(BoundedSocket):
             if nr_bytes > (self.assoc.requestor.maximum_length or 0) + _OVERHEAD:
                 raise ConnectionAbortedError(f"announced a PDU of {nr_bytes} bytes")
             data = super().recv(nr_bytes)
-            if nr_bytes == _PDU_HEADER and data and not 1 <= data[0] <= 7:
+            if nr_bytes == PDU_HEADER and data and not 1 <= data[0] <= 7:
                 tls = " but TLS" if data[0] in (0x15, 0x16) else ""
                 raise ConnectionAbortedError(f"the answer is no DICOM PDU{tls}")
             return data
@@ -72,8 +98,20 @@ class RequestorSocket(BoundedSocket):
             self.failure = self.failure or exc
             raise
 
-    def send(self, bytestream: bytes) -> None:
-        """Send one PDU whole, or remember why not and report the connection closed (Evt17)."""
+    def has_news(self) -> bool:
+        """Return whether there is something to read, or an end to notice; never waits."""
+        sock = self.socket
+        if sock is None or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+            return True
+        try:
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLIN)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):
+            return True
+
+    def send(self, bytestream: bytes | memoryview) -> None:
+        """Send PDUs whole, or remember why not and report the connection closed (Evt17)."""
         try:
             if self.socket is None:
                 raise ConnectionResetError("the connection is closed")
@@ -94,6 +132,51 @@ class RequestorSocket(BoundedSocket):
                 return  # gone already
 
 
+class Checkpoint(threading.Event):
+    """Lets pynetdicom's reactor pass, after a request only when no other one follows at once.
+
+    The reactor looks a thousand times a second whether it is to pause, so pausing it costs a
+    millisecond: more than a small instance takes. Whoever has it paused calls `clear`, as
+    pynetdicom does, and `set` or `set_soon` in the end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deciding = threading.Lock()
+        self._due: float | None = None
+        self.set()
+
+    def clear(self) -> None:
+        """Pause the reactor, or keep it paused."""
+        with self._deciding:
+            self._due = None
+            super().clear()
+
+    def set_soon(self) -> None:
+        """Let it pass in a moment; `pass_if_due` has to be called then."""
+        with self._deciding:
+            self._due = time.monotonic() + _IDLE
+
+    def pass_if_due(self, at_once: bool = False) -> None:
+        """Let it pass if the moment has come, or `at_once`; not where a request is under way."""
+        with self._deciding:
+            if self._due is not None and (at_once or time.monotonic() >= self._due):
+                self._due = None
+                self.set()
+
+
+class _PlainAnswer(NamedTuple):
+    """A C-STORE-RSP in one PDU, in the place of pynetdicom's PDU and primitive."""
+
+    context_id: int
+    value: bytes  # of the presentation data value, message control header included
+    response: StoreResponse
+
+    def to_primitive(self) -> _PlainAnswer:
+        """Return itself: pynetdicom's state machine hands on what this returns."""
+        return self
+
+
 class AssociationOver(Exception):
     """Nothing more can be sent; `RequestorAssociation.loss` knows why."""
 
@@ -109,6 +192,8 @@ class RequestorDUL(WokenDUL):
         The peer's A-ABORT PDU.
     aborting : bool
         Data that waits is dropped, so that an A-ABORT can leave.
+    has_ended : bool
+        Nothing is sent or received any more.
     """
 
     assoc: RequestorAssociation
@@ -118,6 +203,29 @@ class RequestorDUL(WokenDUL):
         self.abort_received: A_ABORT_RQ | None = None
         self.aborting = False
         self._room = threading.Semaphore(_PDUS_WAITING)
+        self._run: PDURun | None = None
+        self._has_looked = False
+        self.has_ended = False
+
+    def send_store(self, store: OutgoingStore) -> None:
+        """Queue a C-STORE-RQ; the queue keeps the order among all that is sent.
+
+        Raises
+        ------
+        AssociationOver
+            It ended before.
+        """
+        self.to_provider_queue.put(cast(Any, store))
+        self.wake()
+        if self.has_ended:
+            store.over.set()
+            raise AssociationOver
+
+    def run_for(self, command: bytes) -> PDURun | None:
+        """Return the buffer for PDUs, None where `command` does not fit into one of them."""
+        if self._run is None:
+            self._run = PDURun(self.assoc.dimse.maximum_pdu_size)
+        return self._run if self._run.takes(command) else None
 
     def send_pdu(self, primitive: Any) -> None:
         """Queue a primitive; P-DATA waits for room.
@@ -133,12 +241,70 @@ class RequestorDUL(WokenDUL):
                     raise AssociationOver
         super().send_pdu(primitive)
 
+    def run_reactor(self) -> None:
+        """Run until the association's end, and tell who waits for a response."""
+        try:
+            super().run_reactor()
+        finally:
+            self.has_ended = True
+            for waiting in list(self.to_provider_queue.queue):
+                if isinstance(waiting, OutgoingStore):
+                    waiting.over.set()
+            self.assoc.dimse.msg_queue.put((None, None))
+
+    def kill_dul(self) -> None:
+        """Stop the reactor, and let the association's notice."""
+        super().kill_dul()
+        self.assoc.checkpoint.pass_if_due(at_once=True)
+
     def _process_recv_primitive(self) -> bool:
-        waiting = self.to_provider_queue.queue
-        while self.aborting and waiting and isinstance(waiting[0], P_DATA):
-            self.to_provider_queue.get_nowait()
-            self._room.release()
+        self.assoc.checkpoint.pass_if_due()
+        waiting: Any = self.to_provider_queue.queue
+        while self.aborting and waiting and isinstance(waiting[0], (P_DATA, OutgoingStore)):
+            self._drop_first()
+        while waiting and isinstance(waiting[0], OutgoingStore):
+            if self.state_machine.current_state in _SENDS_DATA:
+                return self._go_on(waiting[0])
+            self._drop_first()
         return super()._process_recv_primitive()
+
+    def _is_transport_event(self) -> bool:
+        if self._ends_at is None and self.state_machine.current_state == "Sta13":
+            # A peer that is at work on our last request reads the A-ABORT only after it.
+            self._ends_at = time.monotonic() + self.assoc.patience.abort
+        return super()._is_transport_event()
+
+    def _drop_first(self) -> None:
+        dropped: Any = self.to_provider_queue.get_nowait()
+        if isinstance(dropped, OutgoingStore):
+            dropped.over.set()
+        else:
+            self._room.release()
+
+    def _go_on(self, store: OutgoingStore) -> bool:
+        """Send the next PDUs of a C-STORE-RQ; return False where the peer comes first.
+
+        An abort is noticed in the middle. A response before we are done is kept for later:
+        like DCMTK's ``storescu`` we send the whole request first (PS3.7 6.3.1).
+        """
+        assert self._run is not None
+        connection = self.assoc.connection
+        if store.begun and not self._has_looked and connection.has_news():
+            self._has_looked = True
+            return False
+        self._has_looked = False
+        try:
+            pdus = store.next(self._run)
+        except OSError as exc:
+            store.error = exc
+            self._drop_first()
+            self.assoc.dimse.msg_queue.put((None, None))
+            return True
+        connection.send(pdus)
+        if store.at_end:
+            store.sent_at = time.monotonic()
+            self._drop_first()
+        return True
 
     def _send(self, pdu: Any) -> None:
         super()._send(pdu)
@@ -146,10 +312,28 @@ class RequestorDUL(WokenDUL):
             self._room.release()
 
     def _decode_pdu(self, bytestream: bytearray) -> Any:
+        answer = None if self.assoc.shows_messages else _plain_answer(bytestream)
+        if answer is not None:
+            return answer, "Evt10"
         pdu, event = super()._decode_pdu(bytestream)
         if isinstance(pdu, A_ABORT_RQ):
             self.abort_received = pdu
+        if not isinstance(pdu, P_DATA_TF):
+            self.assoc.checkpoint.pass_if_due(at_once=True)
         return pdu, event
+
+
+def _plain_answer(pdu: bytearray) -> _PlainAnswer | None:
+    """Return the C-STORE-RSP that `pdu` is, None where pynetdicom has to look."""
+    if len(pdu) < PDU_HEADER + PDV_HEADER:
+        return None
+    kind, length, context_id, control = struct.unpack_from(">BxxxxxLBB", pdu)
+    if (kind, control, length) != (_P_DATA_TF, COMMAND | LAST, len(pdu) - PDU_HEADER - 4):
+        return None
+    response = decode_store_response(memoryview(pdu)[PDU_HEADER + PDV_HEADER :])
+    if response is None:
+        return None
+    return _PlainAnswer(context_id, bytes(pdu[PDU_HEADER + PDV_HEADER - 1 :]), response)
 
 
 class RequestorDIMSE(DIMSEServiceProvider):
@@ -167,6 +351,20 @@ class RequestorDIMSE(DIMSEServiceProvider):
             if head is None or getattr(head, "MessageIDBeingRespondedTo", None) is not None:
                 return None, None
         return super().get_msg(block)
+
+    def receive_primitive(self, primitive: Any) -> None:
+        """Take P-DATA as pynetdicom's state machine hands it over."""
+        if not isinstance(primitive, _PlainAnswer):
+            super().receive_primitive(primitive)
+        elif self.message is not None:  # in the middle of another message: pynetdicom judges
+            original = P_DATA()
+            original.presentation_data_value_list.append((primitive.context_id, primitive.value))
+            super().receive_primitive(original)
+        else:
+            response = C_STORE()
+            response.MessageIDBeingRespondedTo = primitive.response.message_id
+            response.Status = primitive.response.status
+            self.msg_queue.put((primitive.context_id, response))
 
     @property
     def maximum_pdu_size(self) -> int:

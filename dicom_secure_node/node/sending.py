@@ -252,7 +252,9 @@ def _send_one(association: RequestorAssociation, instance: Instance, message_id:
         )
         return Sent(instance.path, "unsendable", text, None, uid)
     try:
-        status = association.send_request(_request(instance, message_id), context)
+        status = association.send_file(
+            _request(instance, message_id), context, instance.path, instance.offset
+        )
     except SecureNodeError as exc:
         return Sent(instance.path, "lost", str(exc), None, uid)
     except (OSError, ValueError) as exc:
@@ -295,8 +297,6 @@ def _request(instance: Instance, message_id: int) -> C_STORE:
     request.AffectedSOPClassUID = UID(instance.sop_class)
     request.AffectedSOPInstanceUID = UID(instance.sop_instance)
     request.Priority = 0  # medium
-    # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
-    request._dataset_path = (instance.path, instance.offset)
     return request
 
 
