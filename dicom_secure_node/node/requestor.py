@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association
@@ -35,7 +36,7 @@ from dicom_secure_node.node.requestor_layers import (
     RequestorDUL,
     RequestorSocket,
 )
-from dicom_secure_node.node.store_codec import encode_store_request
+from dicom_secure_node.node.store_codec import StoreRequest, encode_store_request
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,13 @@ class RequestorAssociation(Association):
             _, response = self.dimse.get_msg(block=True)
         return self._status(response, request.MessageID, time.monotonic() >= deadline)
 
-    def send_file(self, request: C_STORE, context_id: int, path: Path, offset: int) -> int:
+    def send_file(self, request: StoreRequest, context_id: int, path: Path, offset: int) -> int:
         """Send a C-STORE request whose data set lies in a file; return the response's status.
 
         Parameters
         ----------
-        request : C_STORE
-            Without data set.
+        request : StoreRequest
+            Of medium priority.
         context_id : int
             Of an accepted presentation context, in whose transfer syntax the file is.
         path : Path
@@ -162,15 +163,9 @@ class RequestorAssociation(Association):
             The file cannot be read. Nothing can be sent on the association any more, unless
             it could not even be opened.
         """
-        command = encode_store_request(
-            cast(int, request.MessageID),
-            str(request.AffectedSOPClassUID),
-            str(request.AffectedSOPInstanceUID),
-        )
+        command = encode_store_request(request.message_id, request.sop_class, request.sop_instance)
         if self.shows_messages or self.dul.run_for(command) is None:
-            # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
-            request._dataset_path = (path, offset)
-            return self.send_request(request, context_id)
+            return self.send_request(_primitive(request, path, offset), context_id)
         response: Any = None
         with (
             OutgoingStore(command, context_id, path, offset) as store,
@@ -182,7 +177,7 @@ class RequestorAssociation(Association):
         if store.error is not None:
             raise store.error
         deadline = float("inf") if store.sent_at is None else store.sent_at + self.patience.response
-        return self._status(response, request.MessageID, time.monotonic() >= deadline)
+        return self._status(response, request.message_id, time.monotonic() >= deadline)
 
     def _response_to(self, store: OutgoingStore) -> Any:
         """Wait until `store` is sent and answered; None where it is not."""
@@ -297,6 +292,18 @@ class RequestorAssociation(Association):
         if timed_out:
             return ServiceUnavailable(self.where, "no answer in time")
         return PeerRefused(f"{self.where}: closed the connection")
+
+
+def _primitive(request: StoreRequest, path: Path, offset: int) -> C_STORE:
+    """Return a request for pynetdicom to send."""
+    primitive = C_STORE()
+    primitive.MessageID = request.message_id
+    primitive.AffectedSOPClassUID = UID(request.sop_class)
+    primitive.AffectedSOPInstanceUID = UID(request.sop_instance)
+    primitive.Priority = request.priority
+    # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
+    primitive._dataset_path = (path, offset)
+    return primitive
 
 
 def _rejection(answer: A_ASSOCIATE, identity: Claim | None) -> str:

@@ -110,17 +110,23 @@ class RequestorSocket(BoundedSocket):
         except (OSError, ValueError):
             return True
 
-    def send(self, bytestream: bytes | memoryview) -> None:
-        """Send PDUs whole, or remember why not and report the connection closed (Evt17)."""
+    def send(self, bytestream: bytes) -> None:
+        """Send one PDU whole, or remember why not and report the connection closed (Evt17)."""
+        if self.send_pdus(bytestream):
+            evt.trigger(self.assoc, evt.EVT_DATA_SENT, {"data": bytestream})
+
+    def send_pdus(self, pdus: bytes | memoryview) -> bool:
+        """Send PDUs whole and tell nobody; return False where the connection is closed now."""
         try:
             if self.socket is None:
                 raise ConnectionResetError("the connection is closed")
             self.socket.settimeout(self.send_seconds)
-            self.socket.sendall(bytestream)
-            evt.trigger(self.assoc, evt.EVT_DATA_SENT, {"data": bytestream})
+            self.socket.sendall(pdus)
+            return True
         except OSError as exc:
             self.failure = self.failure or exc
             self.event_queue.put("Evt17")
+            return False
 
     def cut(self) -> None:
         """End whatever is blocked in this connection."""
@@ -260,19 +266,29 @@ class RequestorDUL(WokenDUL):
     def _process_recv_primitive(self) -> bool:
         self.assoc.checkpoint.pass_if_due()
         waiting: Any = self.to_provider_queue.queue
-        while self.aborting and waiting and isinstance(waiting[0], (P_DATA, OutgoingStore)):
+        while waiting:
+            first = waiting[0]  # only this thread takes it away
+            if isinstance(first, OutgoingStore):
+                if not self.aborting and self.state_machine.current_state in _SENDS_DATA:
+                    return self._go_on(first)
+            elif not (self.aborting and isinstance(first, P_DATA)):
+                return super()._process_recv_primitive()
             self._drop_first()
-        while waiting and isinstance(waiting[0], OutgoingStore):
-            if self.state_machine.current_state in _SENDS_DATA:
-                return self._go_on(waiting[0])
-            self._drop_first()
-        return super()._process_recv_primitive()
+        return False
 
     def _is_transport_event(self) -> bool:
         if self._ends_at is None and self.state_machine.current_state == "Sta13":
             # A peer that is at work on our last request reads the A-ABORT only after it.
             self._ends_at = time.monotonic() + self.assoc.patience.abort
-        return super()._is_transport_event()
+        if super()._is_transport_event():
+            return True
+        # Woken for a C-STORE, most of the time. pynetdicom sleeps between two looks at the
+        # queue, which even for no time at all takes as long as sending a small instance.
+        return self._has_store() and self._process_recv_primitive()
+
+    def _has_store(self) -> bool:
+        waiting: Any = self.to_provider_queue.queue
+        return bool(waiting) and isinstance(waiting[0], OutgoingStore)
 
     def _drop_first(self) -> None:
         dropped: Any = self.to_provider_queue.get_nowait()
@@ -289,21 +305,28 @@ class RequestorDUL(WokenDUL):
         """
         assert self._run is not None
         connection = self.assoc.connection
-        if store.begun and not self._has_looked and connection.has_news():
-            self._has_looked = True
-            return False
-        self._has_looked = False
-        try:
-            pdus = store.next(self._run)
-        except OSError as exc:
-            store.error = exc
-            self._drop_first()
-            self.assoc.dimse.msg_queue.put((None, None))
-            return True
-        connection.send(pdus)
-        if store.at_end:
+        while not store.at_end:
+            if self.aborting:
+                return True
+            if store.begun and not self._has_looked and connection.has_news():
+                self._has_looked = True
+                return False
+            self._has_looked = False
+            try:
+                pdus = store.next(self._run)
+            except OSError as exc:
+                store.error = exc
+                break
+            if not connection.send_pdus(pdus):
+                return True
+        else:
             store.sent_at = time.monotonic()
-            self._drop_first()
+        self._drop_first()
+        if store.error is not None:
+            self.assoc.dimse.msg_queue.put((None, None))
+        elif connection.ready:  # the response, without going round the reactor's loop for it
+            self._read_pdu_data()
+            self._idle_timer.restart()
         return True
 
     def _send(self, pdu: Any) -> None:
