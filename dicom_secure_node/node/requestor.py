@@ -139,7 +139,8 @@ class RequestorAssociation(Association):
             self.dimse.send_msg(request, context_id)
             deadline = time.monotonic() + self.patience.response
             _, response = self.dimse.get_msg(block=True)
-        return self._status(response, request.MessageID, time.monotonic() >= deadline)
+        late = time.monotonic() >= deadline
+        return self._status(response, type(request), request.MessageID, late)
 
     def send_file(self, request: StoreRequest, context_id: int, path: Path, offset: int) -> int:
         """Send a C-STORE request whose data set lies in a file; return the response's status.
@@ -159,13 +160,18 @@ class RequestorAssociation(Association):
         ------
         PeerRefused, ServiceUnavailable
             As `send_request`.
-        OSError
-            The file cannot be read. Nothing can be sent on the association any more, unless
-            it could not even be opened.
+        OSError, ValueError
+            The file cannot be read. If that showed in the middle of the message, the
+            association is aborted: nothing else can be said on it.
         """
         command = encode_store_request(request.message_id, request.sop_class, request.sop_instance)
         if self.shows_messages or self.dul.run_for(command) is None:
-            return self.send_request(_primitive(request, path, offset), context_id)
+            primitive = _primitive(request, path, offset)
+            try:
+                return self.send_request(primitive, context_id)
+            except (OSError, ValueError):
+                self.abort()
+                raise
         response: Any = None
         with (
             OutgoingStore(command, context_id, path, offset) as store,
@@ -175,9 +181,11 @@ class RequestorAssociation(Association):
             self.dul.send_store(store)
             response = self._response_to(store)
         if store.error is not None:
+            self.abort()
             raise store.error
         deadline = float("inf") if store.sent_at is None else store.sent_at + self.patience.response
-        return self._status(response, request.message_id, time.monotonic() >= deadline)
+        late = time.monotonic() >= deadline
+        return self._status(response, C_STORE, request.message_id, late)
 
     def _response_to(self, store: OutgoingStore) -> Any:
         """Wait until `store` is sent and answered; None where it is not."""
@@ -201,13 +209,19 @@ class RequestorAssociation(Association):
         """Whether somebody has bound an event that shows messages, PDUs or bytes."""
         return any(self.get_handlers(event) for event in SHOWS_MESSAGES)
 
-    def _status(self, response: Any, message_id: int | None, timed_out: bool) -> int:
+    def _status(
+        self, response: Any, kind: type[Any], message_id: int | None, timed_out: bool
+    ) -> int:
         """Return the status of a response, or abort."""
         if response is None:
             loss = self.loss(timed_out)
             self.abort()
             raise loss
-        if not response.is_valid_response or response.MessageIDBeingRespondedTo != message_id:
+        if (
+            not isinstance(response, kind)
+            or not response.is_valid_response
+            or response.MessageIDBeingRespondedTo != message_id
+        ):
             self.abort()
             raise PeerRefused(f"{self.where}: the answer is no response to the request; aborted")
         return cast(int, response.Status)
@@ -258,6 +272,9 @@ class RequestorAssociation(Association):
             self._let_go()
 
     def _let_go(self) -> None:
+        if self.dul.aborting and self.dul.ident is not None:
+            # It ends by itself once the A-ABORT has left, or `abort` has cut the connection.
+            self.dul.join(2 * self.patience.abort)
         self.dul.kill_dul()
         connection = self.connection
         if self.dul.ident is not None:

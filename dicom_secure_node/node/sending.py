@@ -283,8 +283,6 @@ def _send_one(
     except SecureNodeError as exc:
         return Sent(instance.path, "lost", str(exc), None, uid)
     except (OSError, ValueError) as exc:
-        # The message is broken off in its middle: nothing else can be said on this association.
-        association.abort()
         return Sent(instance.path, "unsendable", _reason(exc), None, uid)
     category, text = status_words(status)
     outcomes: dict[str, Outcome] = {"Success": "stored", "Warning": "warning"}
