@@ -194,11 +194,21 @@ class BoundedDIMSE(DIMSEServiceProvider):
                 return
             if not self.assoc.host.tees or inbound.refusal is not None:
                 data = data[:0]  # it is not pynetdicom that keeps it
+            elif self._collect(data):
+                data = data[:0]
         if data or is_last:
             self._feed(context_id, LAST if is_last else 0, data)
         if is_last:
             self._end_of_message()
             self._demand_message()
+
+    def _collect(self, data: memoryview) -> bool:
+        """Put a piece where pynetdicom would, with a copy less; not where it writes a file."""
+        message = self.message
+        if message is None or message.data_set is None or message._data_set_file is not None:
+            return False
+        message.data_set.write(data)
+        return True
 
     def _take_command(self, context_id: int) -> None:
         command, self._command = self._command, b""

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any, Protocol, cast
 
-from pynetdicom import evt
-from pynetdicom._handlers import standard_pdu_recv_handler
+from pynetdicom import _handlers, evt
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
@@ -213,20 +212,26 @@ class SecureServer(ThreadedAssociationServer):
                 self.bind(event, evt.get_default_handler(event))
         else:
             super()._bind_defaults()
-            self.unbind(evt.EVT_PDU_RECV, standard_pdu_recv_handler)
+            self.unbind(evt.EVT_PDU_RECV, _handlers.standard_pdu_recv_handler)
             self.bind(evt.EVT_PDU_RECV, _show_pdu)
 
     def service_actions(self) -> None:
         """Leave garbage to the collector; pynetdicom collects all of it now and then, here."""
 
     def bind_handlers(self, assoc: SecureAssociation) -> None:
-        """Bind this server's handlers to a new association."""
+        """Bind this server's handlers to a new association.
+
+        Those that only write to pynetdicom's log are left out while nobody reads it: what is
+        bound to an event that shows PDUs or messages keeps the fast lane closed.
+        """
+        logged = logging.getLogger(_handlers.__name__).isEnabledFor(logging.INFO)
         for event, handlers in self._handlers.items():
             if event.is_intervention and handlers:
                 assoc.bind(event, *cast(Any, handlers))
             else:
                 for function, args in cast(Any, handlers):
-                    assoc.bind(event, function, args)
+                    if logged or function not in _FOR_THE_LOG:
+                        assoc.bind(event, function, args)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept, and nothing more."""
@@ -368,7 +373,17 @@ def _show_pdu(event: evt.Event) -> None:
     if isinstance(pdu, A_ASSOCIATE_RQ) and cast(Any, pdu.user_information).user_identity:
         logger.debug("an A-ASSOCIATE-RQ with a user identity, which is not shown")
     else:
-        standard_pdu_recv_handler(event)
+        _handlers.standard_pdu_recv_handler(event)
+
+
+_FOR_THE_LOG = frozenset(
+    {
+        _show_pdu,
+        _handlers.standard_dimse_recv_handler,
+        _handlers.standard_dimse_sent_handler,
+        _handlers.standard_pdu_sent_handler,
+    }
+)
 
 
 def _own(context: PresentationContext) -> PresentationContext:

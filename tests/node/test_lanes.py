@@ -476,3 +476,18 @@ def test_what_waits_in_memory_for_an_application_is_bounded(tmp_path: Path) -> N
         assert answer(second.pdu()) == (0x8001, 1, 0x0000)
         assert seen == [1]
         second.close()
+
+
+@pytest.mark.parametrize(("level", "lane"), [("WARNING", FAST), ("INFO", PYNETDICOM)])
+def test_pynetdicoms_log_counts_as_a_handler_while_somebody_reads_it(
+    level: str, lane: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application's own server has handlers that write that log; the node's own has none."""
+    caplog.set_level(level, "pynetdicom")
+    with site(tmp_path, FAST, quiet=False) as here:
+        peer = Raw(here.port)
+        peer.send(store("1.2.3", data_set("1.2.3")))
+        assert answer(peer.pdu()) == (0x8001, 1, 0x0000)
+        assert here.lanes.taken == [lane]
+        assert ("Received Store Request" in caplog.text) == (lane == PYNETDICOM)
+        peer.close()
