@@ -171,4 +171,11 @@ class BoundedDIMSE(DIMSEServiceProvider):
     def _feed(self, context_id: int, pdv: memoryview) -> None:
         primitive = P_DATA()
         primitive.presentation_data_value_list.append((context_id, bytes(pdv)))
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except OSError:  # of a temporary file of pynetdicom's
+            raise
+        except Exception as exc:
+            raise ProtocolFault(
+                f"message cannot be decoded: {type(exc).__name__} (PS3.7 6.3.1)"
+            ) from exc
