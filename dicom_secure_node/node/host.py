@@ -359,9 +359,12 @@ class PluginHost:
         )
 
     def store_started(
-        self, inbound: InboundStore, message: C_STORE_RQ, abstract_syntax: str
+        self, inbound: InboundStore, message: C_STORE_RQ | None, abstract_syntax: str
     ) -> None:
-        """Run the gates that decide by the command alone, and open the body."""
+        """Run the gates that decide by the command alone, and open the body.
+
+        `message` collects the data set where nothing here `receive`s it.
+        """
         store = inbound.context
         try:
             check_fit("C-STORE", store.sop_class, abstract_syntax)
@@ -370,7 +373,7 @@ class PluginHost:
                 sink = self._gate(plugin, "on_store_started", store.association, store)
                 if sink is not None:
                     store.sinks[plugin] = sink
-            store.body = self._receive(store) if self._receive else ApplicationBody(message)
+            store.body = self._receive(store) if self._receive else _application_body(message)
         except Exception as exc:
             inbound.refuse(self.as_refusal(exc, OperationRefused))
 
@@ -381,6 +384,18 @@ class PluginHost:
         inbound = assoc.inbound.pop(key, None) if isinstance(event.request, C_STORE) else None
         if inbound is None:  # a C-STORE-RQ that announced no data set
             return 0xC000
+        return self._decide(inbound, event)
+
+    def store(self, inbound: InboundStore) -> int:
+        """Decide on a C-STORE that no handler of the application wants to see."""
+        return cast(int, self._decide(inbound, None))
+
+    def serves(self, handler: Any) -> bool:
+        """Whether the handler bound to EVT_C_STORE is this host's own."""
+        return handler is not None and handler[0] == self._store
+
+    def _decide(self, inbound: InboundStore, event: evt.Event | None) -> int | Dataset:
+        """Run the gates, then the application's handler; return the status of the response."""
         store, refusal = inbound.context, inbound.refusal
         status: int | Dataset = 0x0000
         try:
@@ -389,7 +404,7 @@ class PluginHost:
             self._gates("on_store", store.association, store)
             if self._receive is None and evt.EVT_C_STORE not in self._application:
                 raise StoreRefused("nothing here keeps instances", status=0xA700)
-            if evt.EVT_C_STORE in self._application:
+            if event is not None and evt.EVT_C_STORE in self._application:
                 status = self._call(evt.EVT_C_STORE, event)
                 refusal = _application_refusal(status)
         except Exception as exc:
@@ -407,6 +422,11 @@ class PluginHost:
         refusal = inbound.refusal or StoreRefused("the association ended in the middle")
         logger.warning("%r: C-STORE refused: %s", inbound.context.association, refusal.reason)
         self._end("on_store_ended", inbound.context, refusal)
+
+
+def _application_body(message: C_STORE_RQ | None) -> ApplicationBody:
+    assert message is not None  # a host that `tees` takes no C-STORE by the fast lane
+    return ApplicationBody(message)
 
 
 def _failing(refusal: R) -> R:

@@ -28,10 +28,10 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_secure_node.errors import HandshakeRefused
 from dicom_secure_node.node.association import SecureAssociation
+from dicom_secure_node.node.buffered import BufferedSocket
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.host import PluginHost
 from dicom_secure_node.node.limits import Limits
-from dicom_secure_node.node.transport import BoundedSocket
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class _ConnectionHandler(RequestHandler):
         )
         assoc._server = server
         assoc.name = f"AcceptorThread@{connection.id[:8]}"
-        sock = BoundedSocket(assoc, client_socket=self.request)
+        sock = BufferedSocket(assoc, client_socket=self.request)
         sock.send_seconds = server.listener.limits.pdu_seconds
         assoc.set_socket(sock)
         assoc.acceptor.maximum_length = server.listener.limits.pdu_length
