@@ -346,8 +346,8 @@ def check_answers(answers: Sequence[tuple[int, bytes]]) -> None:
         return
     assert kinds[0] in (_AC, _RJ, _ABORT), kinds
     last = [place for place, kind in enumerate(kinds) if kind in (_RJ, _RELEASE_RP, _ABORT)]
-    # An A-ABORT may follow an A-RELEASE-RP where the peer goes on (Sta13 is the exception).
-    assert not last or last[0] == len(kinds) - 1, kinds
+    # A peer that goes on after the last word gets an A-ABORT (AA-7 of PS3.8 Table 9-9).
+    assert not last or set(kinds[last[0] + 1 :]) <= {_ABORT}, kinds
     assert kinds.count(_AC) <= 1, kinds
     if _P_DATA in kinds or _RELEASE_RP in kinds:
         assert kinds[0] == _AC, kinds
@@ -363,21 +363,24 @@ def check_kept(heard: Heard, stream: bytes) -> None:
         assert acknowledged in numbers, "acknowledged: what was not kept"
 
 
-def pdus(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield type and body of each whole PDU (PS3.8 9.3)."""
+def pdus(stream: bytes, *, cut_off: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yield type and body of each PDU (PS3.8 9.3); one that is cut off only if asked."""
     position = 0
     while len(stream) - position >= 6:
         kind, length = struct.unpack_from(">BxL", stream, position)
         end = position + 6 + length
-        if end > len(stream):
+        if end > len(stream) and not cut_off:
             return
         yield kind, stream[position + 6 : end]
         position = end
 
 
 def pdvs(stream: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield context, control header and fragment of each PDV, as far as they are well-formed."""
-    for kind, body in pdus(stream):
+    """Yield context, control header and fragment of each whole PDV, as far as they make sense.
+
+    The node need not wait for the end of a P-DATA-TF to take a value that is complete.
+    """
+    for kind, body in pdus(stream, cut_off=True):
         if kind != _P_DATA:
             continue
         position = 0
