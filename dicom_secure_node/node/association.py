@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Who binds one of these wants to see what the fast lane does not make.
-SHOWS_PDUS = (evt.EVT_DATA_RECV, evt.EVT_PDU_RECV, evt.EVT_FSM_TRANSITION)
 _SHOWS_MESSAGES = (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_SENT, evt.EVT_DATA_SENT)
 
 
@@ -113,8 +112,12 @@ class SecureAssociation(Association):
     @property
     def reads_directly(self) -> bool:
         """Whether nobody wants to see the PDUs of the peer."""
-        handlers = self._handlers
-        return not any(handlers.get(event) for event in SHOWS_PDUS)
+        handlers = self._handlers.get
+        return not (
+            handlers(evt.EVT_DATA_RECV)
+            or handlers(evt.EVT_PDU_RECV)
+            or handlers(evt.EVT_FSM_TRANSITION)
+        )
 
     @property
     def takes_fast_lane(self) -> bool:
@@ -122,14 +125,14 @@ class SecureAssociation(Association):
 
         Requests before it must have been answered, for they are served in another thread.
         """
-        handlers = self._handlers
+        handlers = self._handlers.get
         return (
             not self.host.tees
             and not self._at_work
             and self.dimse.msg_queue.empty()
             and self.reads_directly
-            and not any(handlers.get(event) for event in _SHOWS_MESSAGES)
-            and self.host.serves(handlers.get(evt.EVT_C_STORE))
+            and not any(map(handlers, _SHOWS_MESSAGES))
+            and self.host.serves(handlers(evt.EVT_C_STORE))
         )
 
     def fail(self, exc: Exception) -> None:

@@ -20,11 +20,22 @@ class BufferedSocket(BoundedSocket):
         super().__init__(*args, **kwargs)
         self._buffer = memoryview(bytearray(_AHEAD))
         self._start = self._end = 0
+        self._failure: OSError | None = None
 
     @property
     def ready(self) -> bool:
-        """Return True where something is at hand; else wait as `BoundedSocket` does."""
-        return self._end > self._start or super().ready
+        """Return True where something can be read; else wait a moment, as `BoundedSocket` does."""
+        if self._end > self._start or self._failure is not None:
+            return True
+        if not self._readable():
+            return False
+        try:
+            self._fill(1, 0.0)
+        except (BlockingIOError, TimeoutError):  # half a TLS record is nothing yet
+            return False
+        except OSError as exc:
+            self._failure = exc  # for who reads to hear
+        return True
 
     @property
     def at_hand(self) -> int:
@@ -44,7 +55,7 @@ class BufferedSocket(BoundedSocket):
             The connection broke.
         """
         while self._end - self._start < count:
-            if not self._fill(count):
+            if not self._fill(count, self._left()):
                 break
         return self._buffer[self._start : min(self._start + count, self._end)]
 
@@ -55,7 +66,7 @@ class BufferedSocket(BoundedSocket):
         """
         start = self._start
         if start == self._end:
-            if not self._fill(1):
+            if not self._fill(1, self._left()):
                 return self._buffer[:0]
             start = self._start
         self._start = end = min(start + most, self._end)
@@ -86,8 +97,10 @@ class BufferedSocket(BoundedSocket):
             return True
         return super().drop_some()
 
-    def _fill(self, wanted: int) -> int:
+    def _fill(self, wanted: int, seconds: float | None) -> int:
         """Read what is there, with room for `wanted` bytes in a row; 0 when the peer closed."""
+        if self._failure is not None:
+            raise self._failure
         sock = self.socket
         if sock is None:
             raise ConnectionResetError("the connection is closed")
@@ -97,7 +110,7 @@ class BufferedSocket(BoundedSocket):
             rest = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, len(rest)
             self._buffer[: self._end] = rest
-        sock.settimeout(self._left())
+        sock.settimeout(seconds)
         count = sock.recv_into(self._buffer[self._end :])
         self._end += count
         return count

@@ -48,7 +48,7 @@ from dicom_secure_node.node.context import (
 )
 from dicom_secure_node.node.messages import InboundStore
 from dicom_secure_node.node.negotiation import GatedACSE, check_application_context
-from dicom_secure_node.node.plugin import Plugin, check_hooks
+from dicom_secure_node.node.plugin import HOOKS, Plugin, check_hooks, implements
 from dicom_secure_node.node.service import check_fit
 
 if TYPE_CHECKING:
@@ -93,6 +93,9 @@ class PluginHost:
     ) -> None:
         check_hooks(plugins)
         self.plugins = tuple(plugins)
+        self._interested = {
+            hook: tuple(one for one in self.plugins if implements(one, hook)) for hook in HOOKS
+        }
         self._receive = receive
         self._application = application or {}
         self._contexts: dict[SecureAssociation, AssociationContext] = {}
@@ -127,7 +130,7 @@ class PluginHost:
     # -- gates and endings -----------------------------------------------------------------
 
     def _gates(self, hook: str, association: AssociationContext, *args: Any) -> None:
-        for plugin in self.plugins:
+        for plugin in self._interested[hook]:
             self._gate(plugin, hook, association, *args)
 
     def _gate(self, plugin: Plugin, hook: str, association: AssociationContext, *args: Any) -> Any:
@@ -142,7 +145,7 @@ class PluginHost:
             return None
 
     def _end(self, hook: str, *args: Any) -> None:
-        for plugin in reversed(self.plugins):
+        for plugin in reversed(self._interested[hook]):
             try:
                 getattr(plugin, hook)(*args)
             except Exception:
@@ -370,7 +373,7 @@ class PluginHost:
         try:
             check_fit("C-STORE", store.sop_class, abstract_syntax)
             self._gates("on_operation", store.association, store.as_operation())
-            for plugin in self.plugins:
+            for plugin in self._interested["on_store_started"]:
                 sink = self._gate(plugin, "on_store_started", store.association, store)
                 if sink is not None:
                     store.sinks[plugin] = sink

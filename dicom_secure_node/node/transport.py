@@ -63,6 +63,14 @@ class BoundedSocket(AssociationSocket):
     @property
     def ready(self) -> bool:
         """Return True as soon as there is data to read, False when woken or after a moment."""
+        if not self._readable():
+            return False
+        # Half a TLS record, or a session ticket, is nothing to read yet.
+        looks_ready = getattr(self.socket, "ready", None)
+        return looks_ready is None or bool(looks_ready())
+
+    def _readable(self) -> bool:
+        """Wait a moment for the peer or a wake-up; tell whether something has come."""
         sock = self.socket if self._is_connected else None
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
@@ -75,9 +83,7 @@ class BoundedSocket(AssociationSocket):
             return False
         if happened.pop(self._wake, 0):
             self._rest()
-        # Half a TLS record, or a session ticket, is nothing to read yet.
-        looks_ready = getattr(sock, "ready", None)
-        return bool(happened) and (looks_ready is None or bool(looks_ready()))
+        return bool(happened)
 
     def _watch(self, sock: socket.socket | None) -> None:
         """Poll the wake-up and, where there is one, a socket; ValueError when it is closed."""

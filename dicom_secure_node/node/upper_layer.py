@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import struct
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -76,12 +75,10 @@ class WokenDUL(DULServiceProvider):
                 logger.exception("association aborted because of an error of our own")
                 self._break_off()
                 return
-            try:
-                event = self.event_queue.get_nowait()
-            except queue.Empty:
+            if not self.event_queue.queue:
                 continue
             try:
-                self.state_machine.do_action(event)
+                self.state_machine.do_action(self.event_queue.get())
             except InvalidEventError:
                 self.event_queue.put("Evt17")
                 logger.debug("an answer came after the association's end", exc_info=True)
@@ -107,10 +104,10 @@ class WokenDUL(DULServiceProvider):
 
     def _process_recv_primitive(self) -> bool:
         """Queue the event of what the user wants sent; after the end nothing is."""
+        waiting = self.to_provider_queue.queue
         if self.state_machine.current_state == "Sta13":
-            self.to_provider_queue.queue.clear()
-            return False
-        return super()._process_recv_primitive()
+            waiting.clear()
+        return bool(waiting) and super()._process_recv_primitive()
 
     def _is_transport_event(self) -> bool:
         """Look for what the peer sent.
@@ -149,19 +146,37 @@ class BoundedDUL(WokenDUL):
         self.is_open = False  # an A-ASSOCIATE-RQ has been read
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU, or say why the association ends."""
-        limits = self.assoc.limits
-        self.assoc.bounded_socket.deadline = (
-            time.monotonic() + limits.pdu_seconds if self.is_open else self.assoc.request_deadline
-        )
+        """Read one PDU, or all the data that is at hand, or say why the association ends."""
         try:
-            self._read_bounded(limits.pdu_length if self.is_open else limits.request_length)
+            self._read_next()
+            while self._goes_on():
+                self._idle_timer.restart()
+                self._read_next()
         except ProtocolFault as exc:
             self.assoc.fail(exc)
         except TimeoutError:
             self.close("time-out in the middle of a PDU")
         except OSError as exc:
             self.close(f"connection broke: {exc.strerror or type(exc).__name__}")
+
+    def _goes_on(self) -> bool:
+        """Whether the peer has sent more and there is nothing else to do."""
+        return (
+            self.assoc.bounded_socket.at_hand > 0
+            and not self._kill_thread
+            and not self.event_queue.queue
+            and not self.to_provider_queue.queue
+            and self.state_machine.current_state == "Sta6"
+        )
+
+    def _read_next(self) -> None:
+        limits = self.assoc.limits
+        if self.is_open:
+            self.assoc.bounded_socket.deadline = time.monotonic() + limits.pdu_seconds
+            self._read_bounded(limits.pdu_length)
+        else:
+            self.assoc.bounded_socket.deadline = self.assoc.request_deadline
+            self._read_bounded(limits.request_length)
 
     def close(self, reason: str) -> None:
         """Take the transport as closed (Evt17), for `reason`."""

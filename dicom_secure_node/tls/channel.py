@@ -16,7 +16,7 @@ import time
 
 from OpenSSL import SSL
 
-from dicom_secure_node.tls.engine import reader
+from dicom_secure_node.tls.engine import has_output, reader
 
 _READ_SIZE = 128 * 1024  # bytes asked of the kernel at a time
 _WRITE_SIZE = 256 * 1024  # bytes encrypted before they are sent
@@ -106,21 +106,18 @@ class Channel:
             self.receive(deadline)
 
     def _decrypt(self, view: memoryview) -> int:
-        filled = 0
         with self._engine_lock:
             if self._failure:
                 raise self._failure
-            try:
-                while filled < len(view):
-                    filled += self._read(self.connection, view[filled:])
-            except SSL.WantReadError:
+            filled, end = self._read(self.connection, view)
+            if isinstance(end, SSL.WantReadError):
                 self._fed = False
-            except SSL.ZeroReturnError:  # close_notify
+            elif isinstance(end, SSL.ZeroReturnError):  # close_notify
                 self._fed, self.ended = False, True
-            except SSL.Error as exc:
-                self._failure = exc  # what came before it is good and delivered first
+            elif end is not None:
+                self._failure = end  # what came before it is good and delivered first
                 if not filled:
-                    raise
+                    raise end
         return filled
 
     def pending(self) -> int:
@@ -162,6 +159,9 @@ class Channel:
 
     def flush_if_free(self) -> None:
         """Send what the engine has written as far as that takes no waiting for anybody."""
+        with self._engine_lock:
+            if not self._outgoing and not has_output(self.connection):
+                return
         if not self._write_lock.acquire(blocking=False):
             return  # the writer will
         try:
