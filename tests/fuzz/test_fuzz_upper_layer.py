@@ -14,7 +14,7 @@ from tests.fuzz.fuzz_upper_layer import CORPUS, TARGETS, corpus, damaged, refram
 from tests.parts import run
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = {"streams": 150, "requests": 3_000, "messages": 150, "commands": 6_000}
+ROUNDS = {"streams": 150, "requests": 1_500, "messages": 150, "commands": 4_000}
 MEMORY = 96 << 10  # KiB more than before, at most
 
 # As `serve` has it: what pydicom thinks of a peer's values is no matter of ours.
@@ -52,10 +52,9 @@ def test_PDUs_in_any_order_break_nothing() -> None:
         streams(bytes((dice.randrange(32),)) + reframed(data[1:], dice))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_atheris_drives_the_target(target: str, tmp_path: Path) -> None:
+def test_atheris_drives_a_target(tmp_path: Path) -> None:
     """The one that goes on for hours starts, and finds its corpus."""
-    argv = [sys.executable, "-W", "ignore", ROOT / ".ci" / "fuzz_upper_layer.py", target]
-    done = run([*argv, "-runs=50", "-seed=7", tmp_path], cwd=tmp_path)
+    argv = [sys.executable, "-W", "ignore", ROOT / ".ci" / "fuzz_upper_layer.py", "messages"]
+    done = run([*argv, "-runs=20", "-seed=7", tmp_path], cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert f"{len(corpus(target))} files found in {CORPUS / target}" in done.stderr
+    assert f"{len(corpus('messages'))} files found in {CORPUS / 'messages'}" in done.stderr
