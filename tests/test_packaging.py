@@ -23,6 +23,7 @@ PACKAGE = ROOT / "dicom_secure_node"
 DISTRIBUTIONS = {
     "OpenSSL": "pyOpenSSL",
     "service_identity": "service-identity",
+    "prometheus_client": "prometheus-client",
     "jwt": "PyJWT",
     "ldap": "python-ldap",
     "pkcs11": "python-pkcs11",

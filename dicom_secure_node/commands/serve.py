@@ -21,6 +21,7 @@ from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
+from dicom_secure_node.secure_node.watching import Watch, server_class
 
 logger = logging.getLogger("dicom_secure_node.serve")
 
@@ -58,10 +59,14 @@ def run(args: argparse.Namespace) -> int:
     if args.config is None and make_home(args.home, args.port):
         sys.stdout.write(f"made a new home in {args.home}\n")
     config = _configuration(args)
+    if config.metrics.port:
+        server_class()
     ae = application_entity(config)
     signals = Signals()
     node = SecureNode(config, ask_passphrase=_ask if sys.stdin.isatty() else None)
+    watch = Watch(node.status, _folder(args), config.metrics)
     try:
+        watch.start()
         try:
             servers = node.listen(ae)
         except OSError as exc:
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         logger.info("stopping")
     finally:
         cut_off = node.stop()
+        watch.stop()
     if cut_off:
         logger.warning("%d associations were cut off", cut_off)
     logger.info("stopped")
@@ -117,6 +123,13 @@ def _uid(name: str) -> str:
     if uid is None:
         raise ConfigurationError(f"found {name!r}, no such SOP class", "services.storage")
     return str(uid)
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """Return where `status` looks for us: the home, or the folder of a file from elsewhere."""
+    home: Path = args.home
+    elsewhere = args.config is not None and (home == DEFAULT_HOME or not home.is_dir())
+    return Path(args.config).parent if elsewhere else home
 
 
 def _configuration(args: argparse.Namespace) -> NodeConfig:

@@ -283,12 +283,16 @@ class PluginHost:
         if assoc not in self._contexts:
             return  # a refusal of ours, reported already
         primitive = cast(Any, assoc.acceptor.primitive)
-        codes = [getattr(primitive, name, None) for name in ("result", "result_source")]
+        names = ("result", "result_source", "diagnostic")
+        result, source, diagnostic = (getattr(primitive, name, None) for name in names)
         self._refused(
             assoc,
             AssociationRefused(
-                f"refused by the application entity (result {codes[0]}, source {codes[1]}, "
-                f"reason {getattr(primitive, 'diagnostic', None)})"
+                f"refused by the application entity (result {result}, source {source}, "
+                f"reason {diagnostic})",
+                result=result,
+                source=source,
+                diagnostic=diagnostic,
             ),
         )
 

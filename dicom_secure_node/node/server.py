@@ -195,7 +195,9 @@ class SecureServer(ThreadedAssociationServer):
         self.listener = listener
         self.host = host
         limits = listener.limits
-        self._slots = slots or Slots(limits.connections, limits.connections_per_address)
+        if slots is None:  # one without a connection yet is falsy
+            slots = Slots(limits.connections, limits.connections_per_address)
+        self._slots = slots
         self._quiet = quiet
         self._connections: dict[socket.socket, Connection] = {}
         self.draining = False

@@ -15,8 +15,10 @@ trust, plug-ins of identity, access, archive and audit, and hands them to the ho
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -45,10 +47,12 @@ from dicom_secure_node.node.plugins.access import AccessPlugin
 from dicom_secure_node.node.plugins.audit import AuditPlugin
 from dicom_secure_node.node.plugins.certificate import CertificatePlugin
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
+from dicom_secure_node.node.plugins.metrics import MetricsPlugin
 from dicom_secure_node.node.plugins.signatures import SignaturePlugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.identities import IdentityBackends, identity_policies
+from dicom_secure_node.secure_node.measuring import metrics_of
 from dicom_secure_node.secure_node.reporting import NodeAudit
 from dicom_secure_node.signatures.verify import Verifier
 from dicom_secure_node.tls.reload import Reloading
@@ -77,6 +81,8 @@ class SecureNode:
     ----------
     audit : NodeAudit
         Where your program reports events of its own; `trail` is what keeps them.
+    metrics : Metrics
+        What the node has counted since it was made.
 
     Raises
     ------
@@ -104,6 +110,7 @@ class SecureNode:
         ae_title = self.config.node.ae_title
         suppressions = AuditSuppressions(self.config.audit.suppress)
         self.audit = NodeAudit(self.trail, suppressions, ae_title)
+        self.metrics = metrics_of(self.config, self.trail, self._slots.__len__)
         self.archive: Archive | None = None
         self.quarantine: Archive | None = None
         self._identities: IdentityBackends | None = None
@@ -319,6 +326,10 @@ class SecureNode:
         """Return what each plug-in does, in the order a connection meets them."""
         return [plugin.describe() for plugin in self._plugins]
 
+    def status(self) -> dict[str, Any]:
+        """Return how the node is, as plain data: what the ``status`` verb gets to see."""
+        return {"pid": os.getpid(), "at": time.time(), "metrics": self.metrics.snapshot()}
+
     def _look_after(self) -> None:
         while not self._stopping.wait(_SUM_UP_SECONDS):
             try:
@@ -424,7 +435,8 @@ class SecureNode:
 
     def _host(self, application: dict[Any, Any]) -> PluginHost:
         storage = next((p for p in self._plugins if isinstance(p, StoragePlugin)), None)
-        return PluginHost(self._plugins, storage.receive if storage else None, application)
+        plugins = [MetricsPlugin(self.metrics), *self._plugins]
+        return PluginHost(plugins, storage.receive if storage else None, application)
 
 
 def _nobody_verifies() -> Verifier:

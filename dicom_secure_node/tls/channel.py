@@ -99,7 +99,7 @@ class Channel:
             Number of bytes, 0 when the peer ended.
         """
         while True:
-            filled = self._decrypt(view)
+            filled = self._decrypt(view) if self._fed or self._failure else 0
             if filled or self.ended or not view:
                 return filled
             self.flush_if_free()  # an answer OpenSSL owes by itself, such as a key update
@@ -126,9 +126,11 @@ class Channel:
         Also 1 where an end or a failure is waiting to be told, so that a caller who polls
         the socket comes and reads.
         """
+        if not (self._fed or self._failure):
+            return 0  # it has been asked for more than it had
         with self._engine_lock:
             ready = self.connection.pending()
-            if ready or not self._fed:
+            if ready:
                 return ready
             try:
                 self.connection.recv(1, socket.MSG_PEEK)
@@ -175,6 +177,8 @@ class Channel:
         while True:
             if not self._outgoing:
                 with self._engine_lock:
+                    if not has_output(self.connection):
+                        return
                     try:
                         self._outgoing = memoryview(self.connection.bio_read(64 * 1024))
                     except SSL.WantReadError:
