@@ -182,9 +182,11 @@ class SecureAssociation(Association):
         context = self.accepted(context_id)
         if key in self.inbound or len(self.inbound) >= self.limits.outstanding:
             raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
-        limit = self.limits.instance_length
+        limit, memory = self.limits.instance_length, None
         if self.host.tees:
             limit = min(limit, self.limits.memory_length)
+            if message is not None and message._data_set_file is None:
+                memory = self.host.memory
         inbound = InboundStore(
             self.host.new_store(
                 self,
@@ -194,6 +196,7 @@ class SecureAssociation(Association):
                 request.message_id,
             ),
             limit,
+            memory,
         )
         self.inbound[key] = inbound
         if cast("SecureServer", self._server).draining:

@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from dicom_secure_node.errors import OperationRefused, Refused
 from dicom_secure_node.node.context import StoreContext
 from dicom_secure_node.node.limits import ProtocolFault
+from dicom_secure_node.node.memory import MemoryBudget
 from dicom_secure_node.node.store_codec import (
     COMMAND,
     LAST,
@@ -53,11 +54,15 @@ class InboundStore:
     instead of a broken connection.
     """
 
-    def __init__(self, context: StoreContext, limit: int) -> None:
+    def __init__(
+        self, context: StoreContext, limit: int, memory: MemoryBudget | None = None
+    ) -> None:
         self.context = context
         self.refusal: Refused | None = None
         self._limit = limit
         self._size = 0
+        self._memory = memory  # where it is held in memory
+        self._held = 0
 
     def write(self, data: memoryview, host: PluginHost) -> None:
         """Pass bytes to the body and every sink, unless the C-STORE is refused already."""
@@ -67,12 +72,19 @@ class InboundStore:
         try:
             if self._size > self._limit:
                 raise OperationRefused(f"data set exceeds {self._limit} bytes", status=0xA700)
+            if self._memory is not None:
+                self._hold(self._memory, len(data))
             if self.context.body is not None:
                 self.context.body.write(data)
             for sink in self.context.sinks.values():
                 sink.update(data)
         except Exception as exc:
             self.refuse(host.as_refusal(exc, OperationRefused))
+
+    def _hold(self, memory: MemoryBudget, count: int) -> None:
+        if not memory.take(count):
+            raise OperationRefused("too many instances are held in memory", status=0xA700)
+        self._held += count
 
     def refuse(self, refusal: Refused) -> None:
         """Remember why, and let the bytes go."""
@@ -81,6 +93,9 @@ class InboundStore:
 
     def abandon(self) -> None:
         """Let the bytes go; that this failed changes nothing for the peer."""
+        if self._memory is not None:
+            self._memory.give_back(self._held)
+            self._held = 0
         try:
             if self.context.body is not None:
                 self.context.body.abandon()

@@ -30,8 +30,9 @@ from pynetdicom.dimse_primitives import C_STORE
 from dicom_secure_node.errors import Refused
 from dicom_secure_node.node.association import SecureAssociation
 from dicom_secure_node.node.context import Connection
-from dicom_secure_node.node.host import PluginHost, _claim
+from dicom_secure_node.node.host import PluginHost
 from dicom_secure_node.node.limits import ProtocolFault
+from dicom_secure_node.node.peer_facts import claim_of
 from dicom_secure_node.node.request import check_request, without_reserved_identities
 from dicom_secure_node.node.store_codec import decode_store_request
 from dicom_secure_node.node.upper_layer import BoundedDUL
@@ -132,7 +133,7 @@ def requests(data: bytes) -> None:
     assoc.requestor.primitive = dul._recv_pdu.get(block=False).to_primitive()
     assoc.reserved_identities = left_out
     try:
-        claim = _claim(assoc)
+        claim = claim_of(assoc)
     except Refused:
         return
     found = list(_identities(kept))

@@ -27,6 +27,7 @@ from dicom_secure_node.elements.part10 import read_header
 from dicom_secure_node.errors import StoreRefused
 from dicom_secure_node.node.context import StoreContext
 from dicom_secure_node.node.limits import Limits
+from dicom_secure_node.node.memory import MemoryBudget
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.node.server import Listener, SecureServer
@@ -455,3 +456,23 @@ def test_an_echo_before_a_C_STORE_is_answered_first(lane: str, tmp_path: Path) -
         assert [answer(peer.pdu())[:2] for _ in range(2)] == [(0x8030, 1), (0x8001, 2)]
         assert here.lanes.taken == [PYNETDICOM]  # in turn, and that takes the other thread
         peer.close()
+
+
+def test_what_waits_in_memory_for_an_application_is_bounded(tmp_path: Path) -> None:
+    """Over all associations; the archive's own instances are on the disk and count for nothing."""
+    seen: list[int] = []
+    with site(tmp_path, FAST, application={evt.EVT_C_STORE: lambda _: seen.append(1) or 0}) as here:
+        memory = here.node.host.memory = MemoryBudget(len(data_set("1.2.3")) + 100)
+        half = store("1.2.3", data_set("1.2.3"))[: len(data_set("1.2.3")) // 2]
+        first, second = Raw(here.port), Raw(here.port)
+        first.send(half)
+        wait_until(lambda: memory.left < len(data_set("1.2.3")), "half of it is held")
+        second.send(store("1.2.4", data_set("1.2.4")))
+        assert answer(second.pdu()) == (0x8001, 1, 0xA700)
+        first.close()
+        assert here.seen.wait_for("on_store_ended")[1] is not None  # the second
+        assert here.seen.wait_for("on_store_ended")[1] is not None  # the first, broken off
+        second.send(store("1.2.4", data_set("1.2.4")))
+        assert answer(second.pdu()) == (0x8001, 1, 0x0000)
+        assert seen == [1]
+        second.close()
