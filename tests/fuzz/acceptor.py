@@ -9,7 +9,8 @@ Of every connection must hold, whatever the bytes:
   nobody expected;
 * what the node answers is a sequence of PDUs that PS3.8 allows an acceptor;
 * what a plug-in got to keep is a data set of the stream, whole and in order;
-* what was acknowledged with 0000 was kept.
+* what was acknowledged with 0000 was kept;
+* memory that data sets waited in is given back.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ LIMITS = Limits(
 
 # The rest of pynetdicom logs what it cannot decode and goes on to abort.
 _LOGGERS = ("dicom_secure_node", "pynetdicom.dul", "pynetdicom.fsm", "pynetdicom.events")
+
+_MOMENT = 0.004  # seconds a patient peer listens before it takes the node for done
 
 _AC, _RJ, _P_DATA, _RELEASE_RP, _ABORT = 2, 3, 4, 6, 7
 _STORE_RQ, _STORE_RSP = 0x0001, 0x8001
@@ -129,7 +132,8 @@ class _Keeping(Plugin):
         self.kept: list[tuple[int, bytes]] = []
 
     def on_store(self, store: Any) -> None:
-        self.kept.append((store.message_id, bytes(store.body.data)))
+        with store.body.open() as body:
+            self.kept.append((store.message_id, body.read()))
 
 
 class _Server(SecureServer):
@@ -178,18 +182,25 @@ class Acceptor:
     ----------
     shows_pdus : bool
         A handler for received PDUs is bound, so that pynetdicom decodes all of them.
+    in_memory : bool
+        An application's own handler takes the instances, from memory.
     """
 
-    def __init__(self, *, shows_pdus: bool = False) -> None:
+    def __init__(self, *, shows_pdus: bool = False, in_memory: bool = False) -> None:
         self._keeping = _Keeping()
         self._unexpected = _Unexpected()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self._unexpected)
-        application = {
+        application: dict[Any, Any] = {
             evt.EVT_C_FIND: (_found, ()),
             evt.EVT_N_ACTION: (_acted, ()),
         }
-        host = PluginHost([self._keeping], lambda _store: _Memory(), application)
+        if in_memory:
+            application[evt.EVT_C_STORE] = (_taken, ())
+        self._host = host = PluginHost(
+            [self._keeping], None if in_memory else lambda _store: _Memory(), application
+        )
+        self._room = host.memory.left
         handlers: list[tuple[Any, ...]] = list(host.handlers())
         if shows_pdus:
             handlers.append((evt.EVT_PDU_RECV, _look))
@@ -242,6 +253,7 @@ class Acceptor:
             ours.close()
         assert died == [], died
         assert self._unexpected.seen == [], self._unexpected.seen
+        assert self._host.memory.left == self._room, "memory is not given back"
         check_answers(heard.answers)
         heard.kept = list(self._keeping.kept)
         return heard
@@ -259,9 +271,9 @@ class Acceptor:
         for part in rest:
             peer.wait(SECONDS)
             peer.send(part)
-        if patient and not peer.closed:
-            while peer.wait(0.004):
-                pass
+        running = self._server.associations() if patient else []
+        while patient and (peer.wait(_MOMENT) or any(map(_is_serving, running))):
+            pass
         peer.finish()
         assert self._server.ended.wait(SECONDS), "the association does not end"
         theirs.close()
@@ -316,6 +328,13 @@ class _Peer:
             pass
 
 
+def _is_serving(assoc: Any) -> bool:
+    """Tell whether a request is being served, is about to be, or its answer to leave."""
+    queues = (assoc.dimse.msg_queue, assoc.dul.to_provider_queue)
+    waiting = assoc._at_work or not all(one.empty() for one in queues)
+    return bool(assoc.is_alive() and assoc.is_established and waiting)
+
+
 def _look(_event: evt.Event) -> None:
     """Be there: with such a handler bound, pynetdicom decodes every PDU."""
 
@@ -329,6 +348,12 @@ def _found(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
             yield 0xFE00, None
             return
         yield 0xFF00, match
+
+
+def _taken(event: evt.Event) -> int:
+    """Take an instance as an application does, without a look at it."""
+    event.encoded_dataset()
+    return 0x0000
 
 
 def _acted(_event: evt.Event) -> tuple[int, None]:
@@ -433,7 +458,7 @@ def by_pynetdicom(command: bytes) -> Any:
     return message
 
 
-@lru_cache(maxsize=2)
-def acceptor(shows_pdus: bool) -> Acceptor:
-    """Return the one acceptor of this process that reads PDUs in this way."""
-    return Acceptor(shows_pdus=shows_pdus)
+@lru_cache(maxsize=4)
+def acceptor(shows_pdus: bool, in_memory: bool) -> Acceptor:
+    """Return the one acceptor of this process that takes PDUs and instances in this way."""
+    return Acceptor(shows_pdus=shows_pdus, in_memory=in_memory)

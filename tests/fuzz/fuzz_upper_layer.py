@@ -6,7 +6,8 @@ A short, repeatable run is part of every build (`test_fuzz_upper_layer`); by han
 ``streams``
     Every byte of a connection after TCP accept. The first byte of the input says how they are
     read: bit 0, by pynetdicom's decoder; bits 1 and 2, in which pieces; bit 3, without
-    waiting for the answer to the request; bit 4, closing without waiting for the last answers.
+    waiting for the answer to the request; bit 4, closing without waiting for the last answers;
+    bit 5, an application takes the instances from memory.
 ``requests``
     The body of an A-ASSOCIATE-RQ, through every check before the gates.
 ``messages``
@@ -49,7 +50,7 @@ from tests.loopback import application_entity
 
 CORPUS = Path(__file__).parent / "corpus"
 SIZES = ((), (1,), (7, 1, 4096), (6, 5, 1, 2))
-BY_PYNETDICOM, SIZE, PIPELINED, HASTY = 0x01, 0x06, 0x08, 0x10
+BY_PYNETDICOM, SIZE, PIPELINED, HASTY, IN_MEMORY = 0x01, 0x06, 0x08, 0x10, 0x20
 RELEASE_RQ = b"\x05\0\0\0\0\x04\0\0\0\0"
 
 
@@ -71,7 +72,7 @@ def request(contexts: dict[int, str] = CONTEXTS) -> bytes:
 def _talk(options: int, stream: bytes) -> Heard:
     first = 6 + int.from_bytes(stream[2:6], "big")
     whole = options & PIPELINED or len(stream) <= first
-    return acceptor(bool(options & BY_PYNETDICOM)).talk(
+    return acceptor(bool(options & BY_PYNETDICOM), bool(options & IN_MEMORY)).talk(
         [stream] if whole else [stream[:first], stream[first:]],
         SIZES[(options & SIZE) >> 1],
         patient=not options & HASTY,

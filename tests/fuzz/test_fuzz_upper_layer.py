@@ -49,7 +49,7 @@ def test_PDUs_in_any_order_break_nothing() -> None:
     for round_ in range(ROUNDS["streams"]):
         dice = random.Random(round_)
         data = dice.choice(inputs)
-        streams(bytes((dice.randrange(32),)) + reframed(data[1:], dice))
+        streams(bytes((dice.randrange(64),)) + reframed(data[1:], dice))
 
 
 def test_atheris_drives_a_target(tmp_path: Path) -> None:
