@@ -1,6 +1,6 @@
 """Fuzz the verifier with atheris, by hand: ``python .ci/fuzz_signatures.py [LIBFUZZER OPTIONS]``.
 
-``pip install atheris`` first; it is part of no extra. A folder named as an option keeps the corpus.
+The extra ``test`` has atheris. A folder named as an option keeps the corpus.
 """
 
 from __future__ import annotations

@@ -191,3 +191,16 @@ def test_a_day_of_audit_with_a_bad_repository_loses_nothing(
     assert int(rows["sent"].replace(",", "")) > 1900
     assert (rows["lost"], rows["disordered"], rows["altered"]) == ("0", "0", "0")
     assert int(rows["duplicates"].replace(",", "")) > 0
+
+
+def test_a_quick_soak_loses_nothing_and_looks_at_every_way_to_leak() -> None:
+    argv = [sys.executable, "-m", "benchmarks.soak", "--quick"]
+    done = run(argv, cwd=ROOT, timeout=110, check=True)
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2].strip()
+        for line in done.stdout.splitlines()
+        if line[:1] == "|"
+    }
+    assert rows["lost"] == rows["altered"] == rows["files nobody was told of"] == "0"
+    assert rows["in the index"] == rows["compared with their files"] == "2,000"
+    assert {"resident memory, MiB", "descriptors", "threads"} <= rows.keys()

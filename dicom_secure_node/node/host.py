@@ -47,7 +47,7 @@ from dicom_secure_node.node.context import (
 )
 from dicom_secure_node.node.memory import MemoryBudget
 from dicom_secure_node.node.messages import InboundStore
-from dicom_secure_node.node.negotiation import GatedACSE
+from dicom_secure_node.node.negotiation import GatedACSE, check_application_context
 from dicom_secure_node.node.peer_facts import (
     claim_of,
     first_of,
@@ -197,6 +197,7 @@ class PluginHost:
         assoc = cast(SecureAssociation, event.assoc)
         try:
             context = self._open(assoc)
+            check_application_context(assoc)
             if context.tls is not None and context.tls.observed is not None:
                 logger.warning("%r would be refused: %s", context, context.tls.observed.reason)
                 self._end("on_observed", context, context.tls.observed)

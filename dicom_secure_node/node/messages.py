@@ -251,7 +251,14 @@ class BoundedDIMSE(DIMSEServiceProvider):
         """Hand a fragment to pynetdicom."""
         primitive = P_DATA()
         primitive.presentation_data_value_list.append((context_id, bytes((control,)) + data))
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except OSError:  # of a temporary file of pynetdicom's
+            raise
+        except Exception as exc:
+            raise ProtocolFault(
+                f"message cannot be decoded: {type(exc).__name__} (PS3.7 6.3.1)"
+            ) from exc
 
 
 def _request_of(message: C_STORE_RQ) -> StoreRequest:

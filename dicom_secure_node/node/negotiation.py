@@ -1,4 +1,4 @@
-"""Presentation contexts that a gate refuses while the association goes on.
+"""The application context, and presentation contexts that a gate refuses while others go on.
 
 pynetdicom negotiates by what the application entity supports. What a gate refuses is settled
 after that, when the answer is about to leave: the context gets the result 1, user-rejection
@@ -8,10 +8,14 @@ after that, when the answer is about to leave: the context gets the result 1, us
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import cast
+from typing import Any, cast
 
 from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
 
+from dicom_secure_node.errors import AssociationRefused
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 USER_REJECTION = 0x01  # PS3.8 Table 9-18
 
 
@@ -43,3 +47,17 @@ class GatedACSE(ACSE):
         for uid, role in self.acceptor.role_selection.items():
             if uid in self.refused:
                 self.acceptor.remove_negotiation_item(role)
+
+
+def check_application_context(assoc: Association) -> None:
+    """Refuse any application context but DICOM's one; pynetdicom takes what comes.
+
+    Raises
+    ------
+    AssociationRefused
+        application-context-name-not-supported (PS3.8 Table 9-21).
+    """
+    name = str(cast(Any, assoc.requestor.primitive).application_context_name or "")
+    if name != APPLICATION_CONTEXT:
+        reason = f"application context {name[:64]!r}, wanted {APPLICATION_CONTEXT}"
+        raise AssociationRefused(reason, result=1, source=1, diagnostic=2)

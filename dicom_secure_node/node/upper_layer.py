@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _LINGER = 1.0  # seconds a peer gets to read our last word and close
 
-_A_ASSOCIATE_RQ = 0x01
+_A_ASSOCIATE_RQ, _A_ABORT = 0x01, 0x07
 _PDU, _PDV = struct.Struct(">BxL"), struct.Struct(">LBB")
 _NOTHING = memoryview(b"")
 
@@ -199,6 +199,9 @@ class BoundedDUL(WokenDUL):
         pdu_type, length = _PDU.unpack(header)
         if not 1 <= pdu_type <= 7:
             raise ProtocolFault(f"unknown PDU type 0x{pdu_type:02X} (PS3.8 9.3.1)")
+        if not self.is_open and pdu_type == _A_ABORT:
+            self.close("closed by peer")  # AA-2: no answer (PS3.8 Table 9-10)
+            return
         if not self.is_open and pdu_type != _A_ASSOCIATE_RQ:
             raise ProtocolFault(f"PDU type 0x{pdu_type:02X}, wanted A-ASSOCIATE-RQ (PS3.8 9.2)")
         # Some products announce the PDV length and leave the PDV header out of the sum.
@@ -215,7 +218,15 @@ class BoundedDUL(WokenDUL):
             body = memoryview(pdu)[PDU_HEADER:]
             check_request(body)
             request, self.assoc.reserved_identities = without_reserved_identities(body)
-            self._decode_and_queue(pdu[:2] + struct.pack(">L", len(request)) + request)
+            # Only bit 0 of the protocol version counts (PS3.8 9.3.2); pynetdicom wants no other.
+            version = request[:2] if not request[1] & 0x01 else b"\0\1"
+            self._decode_and_queue(
+                pdu[:2] + struct.pack(">L", len(request)) + version + request[2:]
+            )
+            if not version[1] & 0x01:
+                # Its state machine rejects it (AE-6), and the user never hears of it.
+                self.assoc.failure = f"protocol version 0x{version.hex()} (PS3.8 9.3.2)"
+                self.release_waiting()
             self.is_open = True
         else:
             self._decode_and_queue(pdu)
