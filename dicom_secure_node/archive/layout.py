@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from dicom_secure_node.durable.files import fsync_folder, make_folder
@@ -50,6 +51,7 @@ def make_folders(archive: Path) -> None:
     fsync_folder(instances)
 
 
+@lru_cache(maxsize=256)
 def path_of(sop_instance: str, version: int = 1) -> str:
     """Return the path of an instance, relative to the archive's folder."""
     name = hashlib.sha256(sop_instance.encode()).hexdigest()

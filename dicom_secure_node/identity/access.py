@@ -352,6 +352,11 @@ class AccessPolicy:
     rules: tuple[AccessRule, ...] = ()
     clock: Callable[[], datetime] = field(default=_now, repr=False, compare=False)
 
+    @cached_property
+    def timeless(self) -> bool:
+        """Whether what is decided once holds at any time."""
+        return all(rule.schedule is None for rule in self.rules)
+
     def decide(self, facts: AccessFacts) -> AccessDecision:
         """Return the decision on the association or operation `facts` are about."""
         return _decided(self.rules, self.timed(facts)) if self.rules else _NO_RULES

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dicom_secure_node.errors import AccessRefused, OperationRefused
-from dicom_secure_node.identity.access import AccessFacts, AccessPolicy
+from dicom_secure_node.identity.access import AccessDecision, AccessFacts, AccessPolicy
 from dicom_secure_node.node.context import AssociationContext, OperationContext
 from dicom_secure_node.node.plugin import Plugin
+
+_MOST_REMEMBERED = 256  # services and SOP classes, of which a peer may name as many as it likes
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of everybody's requests on one association."""
+    """What is known of all requests on one association, and what was decided."""
 
     facts: AccessFacts
+    decisions: dict[tuple[str, str], AccessDecision] = field(default_factory=dict)
 
 
 class AccessPlugin(Plugin):
@@ -55,9 +58,14 @@ class AccessPlugin(Plugin):
         if known is None:  # nothing of it changes once the association is there
             known = _Known(_facts(association))
             association.keep(known)
-        decision = self._policy.decide(
-            replace(known.facts, operation=operation.service, sop_class=operation.sop_class)
-        )
+        asked = operation.service, operation.sop_class
+        decision = known.decisions.get(asked)
+        if decision is None:
+            decision = self._policy.decide(
+                replace(known.facts, operation=operation.service, sop_class=operation.sop_class)
+            )
+            if self._policy.timeless and len(known.decisions) < _MOST_REMEMBERED:
+                known.decisions[asked] = decision
         if not decision.allowed:
             raise OperationRefused(decision.reason)
 
