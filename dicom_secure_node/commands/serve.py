@@ -9,6 +9,7 @@ import logging
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
+from dicom_secure_node.secure_node.crew import python
+from dicom_secure_node.secure_node.supervisor import Supervisor
 
 logger = logging.getLogger("dicom_secure_node.serve")
 
+_WORKER = "dicom_secure_node.commands.serve_worker"
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 Annex A
 
 
@@ -58,20 +62,18 @@ def run(args: argparse.Namespace) -> int:
     if args.config is None and make_home(args.home, args.port):
         sys.stdout.write(f"made a new home in {args.home}\n")
     config = _configuration(args)
-    ae = application_entity(config)
     signals = Signals()
-    node = SecureNode(config, ask_passphrase=_ask if sys.stdin.isatty() else None)
+    node, listen = _node(config, args.verbose)
     try:
         try:
-            servers = node.listen(ae)
+            ports = listen()
         except OSError as exc:
             where = ", ".join(f"{one.host}:{one.port}" for one in config.listener)
             raise ServiceUnavailable(f"listener {where}", exc.strerror or str(exc)) from exc
         for what in node.describe():
             logger.info("%s", what)
-        for table, server in zip(config.listener, servers, strict=True):
-            port = server.server_address[1]
-            if server is servers[0]:
+        for table, port in zip(config.listener, ports, strict=True):
+            if table is config.listener[0]:
                 _show_how_to_send(args.home, table.profile, port)
             protection = "no TLS" if table.profile == PLAIN else f"TLS profile {table.profile}"
             logger.info("listening on %s:%d (%s, %s)", table.host, port, table.label, protection)
@@ -83,6 +85,20 @@ def run(args: argparse.Namespace) -> int:
         logger.warning("%d associations were cut off", cut_off)
     logger.info("stopped")
     return commands.INTERRUPTED if number == signal.SIGINT else commands.DONE
+
+
+def _node(
+    config: NodeConfig, verbose: bool
+) -> tuple[SecureNode | Supervisor, Callable[[], list[int]]]:
+    """Return the node, and what makes it listen and returns its ports."""
+    ask = _ask if sys.stdin.isatty() else None
+    ae = application_entity(config)  # its settings may be wrong: better now than in a worker
+    if config.node.workers > 1:
+        words = ["--verbose"] if verbose else []
+        supervisor = Supervisor(config, [*python(), _WORKER, *words], ask)
+        return supervisor, supervisor.listen
+    node = SecureNode(config, ask_passphrase=ask)
+    return node, lambda: [int(server.server_address[1]) for server in node.listen(ae)]
 
 
 def application_entity(config: NodeConfig) -> Any:
