@@ -44,9 +44,7 @@ _OURS = [
     if isinstance(one, type) and issubclass(one, SecureNodeError)
 ]
 _AUDIT = [AuditMessage, Participant, ParticipantObject, Code, datetime, timedelta, timezone]
-# What a worker that cannot start may say, and the function that makes our own errors again.
-_ERRORS = [OSError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError]
-_BUILDERS: Sequence[Any] = [*_OURS, *_AUDIT, *_ERRORS, errors._again]
+_BUILDERS: Sequence[Any] = [*_OURS, *_AUDIT, errors._again]
 _TYPES = {(one.__module__, one.__qualname__): one for one in _BUILDERS}
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from dicom_secure_node.config import NodeConfig
-from dicom_secure_node.errors import SecureNodeError
+from dicom_secure_node.errors import ConfigurationError, SecureNodeError
 from dicom_secure_node.node.passed import PassedServer
 from dicom_secure_node.secure_node.channel import Channel
 from dicom_secure_node.secure_node.handing import Arrived, End, take
@@ -57,7 +57,7 @@ def work(
         node = SecureNode(config, ask_passphrase=ask, shared=shared)
         servers = node.take_over(make_ae(config))
     except (SecureNodeError, OSError) as exc:
-        channel.call("failed", exc)
+        channel.call("failed", _as_ours(exc))
         return False
     last = threading.Event()
     threading.Thread(
@@ -99,3 +99,11 @@ def _follow(
             slots.end(order.connection_id)
         else:
             last.set()
+
+
+def _as_ours(error: SecureNodeError | OSError) -> SecureNodeError:
+    """Return what keeps a worker from starting as one of our own errors."""
+    if isinstance(error, SecureNodeError):
+        return error
+    where = None if error.filename is None else str(error.filename)
+    return ConfigurationError(error.strerror or str(error), where)
