@@ -6,10 +6,12 @@ import argparse
 import functools
 import getpass
 import logging
+import os
 import shlex
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
-from dicom_secure_node.secure_node.crew import python
 from dicom_secure_node.secure_node.supervisor import Supervisor
 
 logger = logging.getLogger("dicom_secure_node.serve")
@@ -94,11 +95,23 @@ def _node(
     ask = _ask if sys.stdin.isatty() else None
     ae = application_entity(config)  # its settings may be wrong: better now than in a worker
     if config.node.workers > 1:
-        words = ["--verbose"] if verbose else []
-        supervisor = Supervisor(config, [*python(), _WORKER, *words], ask)
+        supervisor = Supervisor(config, functools.partial(_launch, verbose), ask)
         return supervisor, supervisor.listen
     node = SecureNode(config, ask_passphrase=ask)
     return node, lambda: [int(server.server_address[1]) for server in node.listen(ae)]
+
+
+def _launch(verbose: bool, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a worker, which finds its modules where this process does (-P: and nowhere else)."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    words = ["--verbose"] if verbose else []
+    return subprocess.Popen(  # noqa: S603 - a module of ours
+        [sys.executable, "-P", "-m", _WORKER, *words, *map(str, descriptors)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        process_group=0,  # ctrl-C is for the first process alone
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
 
 
 def application_entity(config: NodeConfig) -> Any:

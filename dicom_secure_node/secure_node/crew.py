@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -25,19 +23,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from pathlib import Path
 from typing import Any
 
 from dicom_secure_node.errors import ServiceUnavailable
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.secure_node.channel import Call, answer
-from dicom_secure_node.secure_node.handing import Arrived, End, Last, Order, give, pair
+from dicom_secure_node.secure_node.handing import Arrived, End, Last, give, pair
 
 logger = logging.getLogger(__name__)
+
+Launch = Callable[[Sequence[int]], subprocess.Popen[bytes]]
 
 _PIPES = 4  # calls a worker can make at a time
 _SETTLED = 10.0  # seconds a worker lives that has no trouble with its start
 _LONGEST_PAUSE = 30.0
+_CALL_SECONDS = 10.0  # that the last call of a worker may take
 
 
 @dataclass(eq=False)
@@ -59,6 +59,10 @@ class Worker:
         It serves; it has said that it ends.
     given : int
         When it was last given a connection, as a count.
+    started : float
+        As `time.monotonic` says.
+    calls : list of Thread
+        They answer it.
     """
 
     number: int
@@ -70,6 +74,7 @@ class Worker:
     draining: bool = False
     given: int = 0
     started: float = field(default_factory=time.monotonic)
+    calls: list[threading.Thread] = field(default_factory=list)
 
     @property
     def ending(self) -> str:
@@ -96,8 +101,8 @@ class Crew:
     Parameters
     ----------
     count : int
-    command : sequence of str
-        What to run; descriptors are added as words: the hand, the turn, the pipes.
+    launch : callable
+        Starts a process that inherits these descriptors: the hand, the turn, the pipes.
     turn : int
         Descriptor every worker gets, of a file to lock.
     calls : callable
@@ -109,13 +114,13 @@ class Crew:
     def __init__(
         self,
         count: int,
-        command: Sequence[str],
+        launch: Launch,
         turn: int,
         calls: Callable[[Worker], Mapping[str, Call]],
         on_end: Callable[[Worker], None],
     ) -> None:
         self._count = count
-        self._command = tuple(command)
+        self._launch = launch
         self._turn = turn
         self._calls = calls
         self._on_end = on_end
@@ -134,11 +139,14 @@ class Crew:
 
         Raises
         ------
-        SecureNodeError, OSError
+        SecureNodeError
             Why one of them cannot be.
         """
         for number in range(1, self._count + 1):
-            worker = self._start(number)
+            try:
+                worker = self._start(number)
+            except OSError as exc:
+                raise ServiceUnavailable("worker process", exc.strerror or str(exc)) from exc
             watch = threading.Thread(
                 target=self._watch, args=(worker,), name=f"worker {number}", daemon=True
             )
@@ -160,22 +168,20 @@ class Crew:
         pipes = [Pipe() for _ in range(_PIPES)]
         descriptors = [theirs.fileno(), self._turn, *(far.fileno() for _, far in pipes)]
         with theirs:
-            process = subprocess.Popen(  # noqa: S603 - a module of ours
-                [*self._command, *map(str, descriptors)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                process_group=0,  # ctrl-C is for the first process alone
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths())},
-            )
+            process = self._launch(descriptors)
         worker = Worker(number, process, ours)
         with self._changed:
             self._workers[number] = worker
+            if self._over.is_set():
+                process.kill()  # `stop` did not know of it
         table = self._calls(worker)
         for near, far in pipes:
             far.close()
-            threading.Thread(
+            thread = threading.Thread(
                 target=answer, args=(near, table), name=f"calls of worker {number}", daemon=True
-            ).start()
+            )
+            worker.calls.append(thread)
+            thread.start()
         return worker
 
     def _watch(self, worker: Worker) -> None:
@@ -191,6 +197,8 @@ class Crew:
                     )
                 self._changed.notify_all()
             worker.hand.close()
+            for thread in worker.calls:  # what it asked for last may still be under way
+                thread.join(_CALL_SECONDS)
             try:
                 self._on_end(worker)
             except Exception:
@@ -265,19 +273,24 @@ class Crew:
         """
         with self._changed:
             while not self._over.is_set():
-                able = sorted(
-                    (one for one in self._workers.values() if one.ready),
-                    key=lambda one: (len(one.connections), one.given),
-                )
-                for worker in able:
-                    worker.connections[connection.id] = connection
-                    if self._give(worker, Arrived(connection, address), sock):
-                        worker.given = next(self._turns)
-                        return True
+                able = [one for one in self._workers.values() if one.ready]
+                if not able:
+                    self._changed.wait()
+                    continue
+                worker = min(able, key=lambda one: (len(one.connections), one.given))
+                worker.connections[connection.id] = connection
+                worker.given = next(self._turns)
+                try:
+                    give(worker.hand, Arrived(connection, address), sock)
+                    return True
+                except ConnectionError:
                     del worker.connections[connection.id]
-                if able:
+                    worker.ready = False  # it has ended, as its watch is about to see
+                except OSError as exc:
+                    # It has hundreds it has not looked at yet, and all others have as many.
+                    logger.error("worker %d takes nothing: %s", worker.number, exc.strerror)
+                    del worker.connections[connection.id]
                     return False
-                self._changed.wait()
             return False
 
     def end(self, connection_id: str) -> bool:
@@ -285,7 +298,8 @@ class Crew:
         with self._changed:
             for worker in self._workers.values():
                 if connection_id in worker.connections:
-                    self._give(worker, End(connection_id))
+                    with suppress(OSError):  # it has ended, and the connection with it
+                        give(worker.hand, End(connection_id))
                     return True
         return False
 
@@ -298,21 +312,3 @@ class Crew:
         """Return a connection a worker has."""
         with self._changed:
             return worker.connections.get(connection_id)
-
-    @staticmethod
-    def _give(worker: Worker, order: Order, sock: socket.socket | None = None) -> bool:
-        try:
-            give(worker.hand, order, sock)
-        except OSError as exc:
-            logger.warning("worker %d takes no connection: %s", worker.number, exc.strerror)
-            return False
-        return True
-
-
-def python() -> list[str]:
-    """Return how to run a module of ours in a process like this one."""
-    return [sys.executable, "-P", "-m"]  # -P: the search path is ours, see `_paths`
-
-
-def _paths() -> list[str]:
-    return [path or str(Path.cwd()) for path in sys.path]

@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from dicom_secure_node.node.server import Listener, SecureServer, describe
 from dicom_secure_node.node.slots import Slots, cut
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.channel import Call
-from dicom_secure_node.secure_node.crew import Crew, Worker
+from dicom_secure_node.secure_node.crew import Crew, Launch, Worker
 from dicom_secure_node.secure_node.reporting import SummingUp
 from dicom_secure_node.secure_node.shared import NodeState
 
@@ -46,8 +46,8 @@ class Supervisor:
     Parameters
     ----------
     tables : NodeConfig
-    command : sequence of str
-        What runs a worker, see `Crew`.
+    launch : callable
+        Starts a worker's process, see `Crew`.
     ask_passphrase : callable, optional
         As for `SecureNode`; asked here, whichever worker wants to know.
 
@@ -60,12 +60,13 @@ class Supervisor:
     def __init__(
         self,
         tables: config.NodeConfig,
-        command: Sequence[str],
+        launch: Launch,
         ask_passphrase: building.Ask | None = None,
     ) -> None:
         self.config = tables
         self._ask = ask_passphrase
         self._asking = threading.Lock()
+        self._lock = threading.Lock()
         self._doing: list[str] = []
         self._cut_off = 0
         self._stopped = False
@@ -87,7 +88,7 @@ class Supervisor:
         self._audit = AuditPlugin(
             audit, tables.node.ae_title, self._state.limiter, self._archives, audit.remark
         )
-        self._crew = Crew(tables.node.workers, command, self._turn, self._calls, self._ended)
+        self._crew = Crew(tables.node.workers, launch, self._turn, self._calls, self._ended)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -234,7 +235,7 @@ class Supervisor:
         self._crew.ready(worker)
 
     def _count_cut_off(self, count: int) -> None:
-        with self._asking:
+        with self._lock:
             self._cut_off += count
 
     def _associated(self, worker: Worker, connection_id: str) -> None:
@@ -249,12 +250,15 @@ class Supervisor:
 
     def _take_place(self, worker: Worker, address: str) -> None:
         self._state.identity.places.take(address)
-        worker.places[address] += 1
+        with self._lock:
+            worker.places[address] += 1
 
     def _give_place(self, worker: Worker, address: str) -> None:
-        if worker.places[address] > 0:
+        with self._lock:
+            if worker.places[address] < 1:
+                return
             worker.places[address] -= 1
-            self._state.identity.places.give_back(address)
+        self._state.identity.places.give_back(address)
 
     def _ended(self, worker: Worker) -> None:
         """Put in order what a worker has left that is gone."""

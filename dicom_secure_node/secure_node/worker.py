@@ -89,16 +89,29 @@ def _follow(
             os._exit(1)
         order, sock = taken
         if isinstance(order, Arrived):
-            if sock is None:  # the kernel drops a descriptor there is no room for
-                logger.error("%s: cannot take a connection", order.connection.listener)
+            try:
+                _serve(order, sock, servers, slots)
+            except Exception:  # no room for another descriptor or thread
+                logger.exception("%s: cannot take a connection", order.connection.listener)
+                if sock is not None:
+                    sock.close()
                 slots.give_back(order.connection)
-                continue
-            slots.take(order.connection, sock)
-            servers[order.connection.listener].serve_passed(sock, order.connection, order.address)
         elif isinstance(order, End):
             slots.end(order.connection_id)
         else:
             last.set()
+
+
+def _serve(
+    order: Arrived,
+    sock: socket.socket | None,
+    servers: dict[str, PassedServer],
+    slots: HandedSlots,
+) -> None:
+    if sock is None:
+        raise OSError("too many open files: the descriptor was dropped")
+    slots.take(order.connection, sock)
+    servers[order.connection.listener].serve_passed(sock, order.connection, order.address)
 
 
 def _as_ours(error: SecureNodeError | OSError) -> SecureNodeError:

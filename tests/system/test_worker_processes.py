@@ -17,6 +17,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from dicom_secure_node import SecureNode
 from tests import parts
 from tests.identity import tokens
 from tests.loopback import CT_SMALL
@@ -30,6 +31,7 @@ from tests.system.running import (
     Node,
     cli,
     closed_by_peer,
+    configure,
     data_set,
     tcp,
 )
@@ -239,6 +241,16 @@ def test_the_second_signal_ends_everything_at_once(home: Path) -> None:
         node.wait_for_log("stopping")
         assert node.stop() == -signal.SIGTERM
         parts.wait_until(lambda: not [pid for pid in pids if alive(pid)], "the workers' end")
+
+
+def test_in_a_program_all_is_done_in_one_process(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(home, "", TWO)
+    caplog.set_level("INFO")
+    with SecureNode(home / "node.toml") as node:
+        node.start()
+        assert "workers: all is done in this process" in caplog.text
 
 
 # -- workers that end ----------------------------------------------------------------------
