@@ -113,7 +113,10 @@ class SecureServer(ThreadedAssociationServer):
         self.listener = listener
         self.host = host
         limits = listener.limits
-        self._slots: Counting = slots or Slots(limits.connections, limits.connections_per_address)
+        # Slots nobody has taken count as false.
+        self._slots: Counting = (
+            Slots(limits.connections, limits.connections_per_address) if slots is None else slots
+        )
         self._quiet = quiet
         self._connections: dict[socket.socket, Connection] = {}
         self.draining = False

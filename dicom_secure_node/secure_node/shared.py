@@ -82,7 +82,9 @@ class NodeState:
 
     def __init__(self, tables: config.NodeConfig, slots: Slots | None = None) -> None:
         limits, audit = tables.limits, tables.audit
-        self.slots: Counting = slots or Slots(limits.connections, limits.connections_per_address)
+        self.slots: Counting = (
+            Slots(limits.connections, limits.connections_per_address) if slots is None else slots
+        )
         self.limiter: Limiter = AlertLimiter(texts=_ALERT_TEXTS)
         self.identity: SharedIdentity = IdentityState(
             tables.identity.lockout, tables.identity.replay
