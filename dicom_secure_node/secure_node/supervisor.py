@@ -215,7 +215,7 @@ class Supervisor:
             "admit": state.limiter.admit,
             "associated": partial(self._associated, worker),
             "give_back": partial(self._give_back, worker),
-            "open_used": lambda name: bool(identity.used(_store(name))),
+            "open_used": self._open_used,
             "use": lambda name, key, until: identity.used(_store(name)).use(key, until),
             "lockout_check": identity.lockout.check,
             "lockout_delay": identity.lockout.delay,
@@ -224,6 +224,10 @@ class Supervisor:
             "take_place": partial(self._take_place, worker),
             "give_place": partial(self._give_place, worker),
         }
+
+    def _open_used(self, name: str) -> None:
+        """Make sure that the notes of this name can be kept, before anybody needs them."""
+        self._state.identity.used(_store(name))
 
     def _passphrase(self, listener: str) -> bytes:
         assert self._ask is not None  # a worker asks only where it was told that it can

@@ -7,24 +7,32 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pydicom
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from dicom_secure_node import SecureNode
 from tests import parts
 from tests.identity import tokens
 from tests.loopback import CT_SMALL
-from tests.system.raw import ASSOCIATE_AC, Peer, small_ct, store_command
+from tests.system.raw import ASSOCIATE_AC, PLAIN_LISTENER, Peer, small_ct, store_command
 from tests.system.running import (
     ALERT,
     APPLICATION,
+    COMMAND,
     CONFIGURATION,
     LOGIN,
     TRANSFERRED,
@@ -41,10 +49,15 @@ BEGUN = "110102"
 START, STOP = "110120", "110121"
 
 
+def children(pid: int) -> set[int]:
+    """Return the process ids of a process's children."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
 def workers(node: Node) -> set[int]:
-    """Return the process ids of a node's workers, those whose worker is starting included."""
-    tasks = Path(f"/proc/{node.pid}/task").glob("*/children")
-    return {int(pid) for task in tasks for pid in task.read_text().split()}
+    """Return the process ids of a node's workers, also of those that are not ready."""
+    return children(node.pid)
 
 
 def alive(pid: int) -> bool:
@@ -150,16 +163,20 @@ def test_a_renewed_certificate_is_served_by_all(home: Path) -> None:
 # -- limits --------------------------------------------------------------------------------
 
 
-def test_connections_of_an_address_are_counted_over_all_workers(home: Path) -> None:
+@pytest.mark.parametrize("change", [{}, TWO], ids=["one process", "two workers"])
+def test_connections_of_an_address_are_counted_over_listeners_and_workers(
+    home: Path, change: Mapping[str, str]
+) -> None:
     settings = "[limits]\nconnections_per_address = 3\nstop_seconds = 1.0\n"
-    with Node(home, settings, change=TWO) as node:
+    settings += PLAIN_LISTENER.format(identity="not-supported")
+    with Node(home, settings, change=change) as node:
         with ExitStack() as stack:
-            for _ in range(3):
-                peer = stack.enter_context(Peer(node.connect()))
+            peers = [Peer(node.connect()), Peer(node.connect()), Peer(tcp(node.ports["clear"]))]
+            for peer in map(stack.enter_context, peers):
                 assert peer.associate()[0] == ASSOCIATE_AC
             assert closed_by_peer(stack.enter_context(tcp(node.port)))
             node.wait_for_alert("3 connections are open from this address")
-            assert node.connect(source="127.0.0.2").close() is None
+            node.connect(source="127.0.0.2").close()
         parts.wait_until(node.echo, "a place, when those are gone")
 
 
@@ -251,6 +268,36 @@ def test_in_a_program_all_is_done_in_one_process(
     with SecureNode(home / "node.toml") as node:
         node.start()
         assert "workers: all is done in this process" in caplog.text
+
+
+def test_a_passphrase_is_asked_once_for_all_and_their_successors(home: Path) -> None:
+    path = home / "pki" / "node.key"
+    key = load_pem_private_key(path.read_bytes(), None)
+    secret = BestAvailableEncryption(b"swordfish")
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret))
+    node = Node(home, change={**TWO, '["pki/node", "pki/node-ec"]': '["pki/node"]'})
+    terminal, theirs = os.openpty()
+    argv = [*COMMAND, "serve", "--home", str(home), "--port", "0"]
+    with node.log_file.open("ab") as log:
+        serve = subprocess.Popen(
+            argv, stdin=theirs, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+        )
+    try:
+        parts.wait_until(lambda: "Passphrase of the keys of listener tls" in node.log, "asking")
+        os.write(terminal, b"swordfish\n")
+        parts.wait_until(lambda: "listening on" in node.log, "the node listening", 60)
+        before = children(serve.pid)
+        os.kill(min(before), signal.SIGKILL)
+        parts.wait_until(lambda: children(serve.pid) - before, "a successor", 60)
+        serve.terminate()
+        assert serve.wait(60) == 0
+    finally:
+        serve.kill()
+        serve.wait()
+        os.close(terminal)
+        os.close(theirs)
+    assert node.log.count("Passphrase of") == 1
+    assert "swordfish" not in node.log
 
 
 # -- workers that end ----------------------------------------------------------------------
