@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: DCMTK's storescp, bare pynetdicom and our node, side by side.
+"""``python -m benchmarks``: DCMTK, Orthanc, bare pynetdicom and our node, side by side.
 
 Each row of a table has its rounds, and in each round every receiver its turn, in another order
 each time: the machine drifts by a factor of two from hour to hour, so only ratios within a
@@ -9,53 +9,60 @@ to a disk costs is a table of its own.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import signal
 import sys
 import tempfile
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks import measure, receivers, report
-from benchmarks.instances import MIB, loads
-from benchmarks.measure import Row
-from benchmarks.receivers import Pki
+from benchmarks import measure, page, receivers, report
+from benchmarks.field import WORKERS, Field
+from benchmarks.floor import floor
+from benchmarks.instances import LOADS, loads
+from benchmarks.progress import Progress, minutes
 from benchmarks.rounds import Rounds
-from benchmarks.signed import SIGNATURES, Signers
+from benchmarks.tables import STORES, TABLES, Found, Run
 
-ASSOCIATIONS = (1, 4)  # at once
 _TMPFS = Path("/dev/shm")  # noqa: S108 - the point is that it is memory
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a run has found: the rows of each table, and the facts around them."""
-
-    stores: list[Row]
-    echoes: list[Row]
-    synced: list[Row]
-    signed: list[Row]
-    facts: dict[str, str]
+_SYNCED = 20_480  # bytes of a file that is synced
 
 
 def main() -> int:
     """Measure, print, and return the exit code."""
     args = _arguments()
+    signal.signal(signal.SIGTERM, _end)
+    found, code = Found(), 0
     with ExitStack() as stack:
         memory, disk = (
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-", dir=where)))
             for where in (_memory(), args.disk)
         )
         try:
-            figures = _measure(memory, disk, args.rounds, args.quick, stack)
+            _measure(args, memory, disk, found, stack)
         except measure.Failed as exc:
             sys.stderr.write(f"{exc}\n")
-            return 1
-    text = _text(figures)
+            code = 1
+        except KeyboardInterrupt:
+            code = 130
+    if code and not found.rows:
+        return code
+    pictures: list[Path] = []
+    if args.plots is not None and not code and "peers" in found.rows:
+        rows, pairs = found.rows["peers"], STORES["peers"].pairs
+        pictures = args.draw(args.plots, rows, pairs, report.machine_in_short())
+    text = page.text(found, pictures, args.output)
     sys.stdout.write(text)
-    if args.output is not None:
+    if args.output is not None and not code:  # half a run does not replace a whole one
         report.write(args.output, text)
-    return 0
+    return code
+
+
+def _end(*_: object) -> None:
+    """End as the reader of ctrl-C does: receivers stopped, folders removed."""
+    raise KeyboardInterrupt
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,6 +71,22 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
+        "--tables",
+        nargs="+",
+        choices=TABLES,
+        default=TABLES,
+        metavar="NAME",
+        help=f"only these: {', '.join(TABLES)}",
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=LOADS,
+        default=LOADS,
+        metavar="NAME",
+        help=f"only those of these loads: {', '.join(LOADS)}",
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="a few instances of each: the figures mean nothing"
     )
     parser.add_argument(
@@ -71,6 +94,9 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         metavar="FILE.md",
         help="write the tables there, between its marks",
+    )
+    parser.add_argument(
+        "--plots", type=Path, metavar="DIR", help="write pictures of the first table there, as PNG"
     )
     parser.add_argument(
         "--disk",
@@ -82,6 +108,11 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("--rounds: at least 1")
+    if args.plots is not None:  # half an hour later would be late to say so
+        try:
+            args.draw = importlib.import_module("benchmarks.plots").draw
+        except ImportError as exc:
+            parser.error(f'--plots: {exc}: pip install "dicom-secure-node[bench]"')
     return args
 
 
@@ -92,71 +123,47 @@ def _memory() -> Path:
     return _TMPFS if in_memory and os.access(_TMPFS, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def _measure(memory: Path, disk: Path, number: int, quick: bool, stack: ExitStack) -> Figures:
-    node = receivers.node(memory / "node")
-    pki = Pki(memory / "node" / "pki")
-    on_disk = receivers.node(disk / "node", "node, disk", pki)
-    signers = Signers(memory / "verifying")
-    verifying = receivers.node(
-        memory / "verifying", "node, verifying", pki, receivers.ACCESS_RULE + SIGNATURES
-    )
-    everyone = [
-        receivers.storescp(memory / "storescp", pki),
-        receivers.bare(memory / "bare", pki),
-        node,
-    ]
-    signed_takers = [everyone[0], node, verifying]
-    _ = signers.signer  # the node trusts its authority from the start
-    for one in (*everyone, on_disk, verifying):
-        stack.callback(one.stop)
-        one.start()
-    facts = {
+def _measure(
+    args: argparse.Namespace, memory: Path, disk: Path, found: Found, stack: ExitStack
+) -> None:
+    """Measure, and have in `found` whatever is done if that ends early."""
+    of = Field(memory, disk, stack)
+    progress = Progress()
+    stack.callback(progress.end)
+    rounds = Rounds(of.pki, memory / "files", args.rounds, progress)
+    chosen = {name: load for name, load in loads(quick=args.quick).items() if name in args.rows}
+    associations, calls = ((1, 2), 8) if args.quick else ((1, 4, 8), 200)
+    run = Run(of, rounds, chosen, args.tables, associations, calls)
+    progress.steps = run.steps
+    found.facts |= {
         "files": f"{memory.parent}; the disk: {disk.parent}",
-        "rounds": str(number),
-        "agreed TLS": "; ".join(f"{one.name} {receivers.tls_facts(one, pki)}" for one in everyone),
+        "rounds": str(args.rounds),
         "load average before": f"{os.getloadavg()[0]:.1f}",
     }
-    rounds = Rounds(pki, memory / "files", number)
-    rounds.warm_up((*everyone, on_disk))
-    syncs = [measure.synced_files(disk, 20_480, 4 if quick else 300)]
-    figures = Figures([], [], [], [], facts)
-    for load in loads(quick=quick):
-        for associations in ASSOCIATIONS:
-            figures.stores.append(rounds.stores(load, everyone, associations))
-            signed = signers.signed(load)
-            figures.signed.append(rounds.stores(signed, signed_takers, associations))
-            if len(load.template) < MIB:
-                figures.synced.append(rounds.stores(load, [node, on_disk], associations))
-    syncs.append(measure.synced_files(disk, 20_480, 4 if quick else 300))
-    facts["the disk alone, before and after"] = (
-        f"{syncs[0]:,.0f} and {syncs[1]:,.0f} files of 20 KiB a second, file and folder synced"
-    )
-    for at_once in ASSOCIATIONS:
-        figures.echoes.append(rounds.echoes(4 if quick else 60, everyone, at_once))
-    return figures
-
-
-def _text(figures: Figures) -> str:
-    """Return the sections of the page."""
-    return "\n".join(
-        (
-            "### Against the peers\n",
-            "Median (lowest to highest) of the rounds; a ratio is the median of the ratios of "
-            "each round.\n",
-            report.rates([*figures.stores, *figures.echoes]),
-            "### What a receiver uses\n",
-            "Processor time for one instance, or for one association of the last rows (median); "
-            "peak of resident memory (highest).\n",
-            report.costs([*figures.stores, *figures.echoes]),
-            "### With every instance signed\n",
-            "Creator RSA signatures (PS3.15 C.2, RSA 2048, SHA-256); one node does not look at "
-            "them, the other demands and verifies them on receipt.\n",
-            report.rates(figures.signed),
-            "### What syncing to a disk costs\n",
-            report.rates(figures.synced),
-            "### The machine\n",
-            report.facts(figures.facts),
+    with _disk_alone(disk, 4 if args.quick else 300, found, wanted="synced" in args.tables):
+        run.measure(found)
+    if "peers" in args.tables:
+        found.floor = floor(of.pki, memory, 4 if args.quick else 256, args.rounds)
+    if of.started:
+        found.facts["agreed TLS"] = "; ".join(
+            f"{one.name} {receivers.tls_facts(one, of.pki)}" for one in of.started.values()
         )
+    if reason := of.left_out(WORKERS):
+        found.facts[f"left out: {WORKERS}"] = f"this release does not have them ({reason})"
+    found.facts["this run took"] = f"{minutes(progress.seconds)} minutes"
+
+
+@contextmanager
+def _disk_alone(disk: Path, count: int, found: Found, *, wanted: bool) -> Iterator[None]:
+    """Measure what a disk does by itself, before and after."""
+    if not wanted:
+        yield
+        return
+    before = measure.synced_files(disk, _SYNCED, count)
+    yield
+    after = measure.synced_files(disk, _SYNCED, count)
+    found.facts["the disk alone, before and after"] = (
+        f"{before:,.0f} and {after:,.0f} files of 20 KiB a second, file and folder synced"
     )
 
 

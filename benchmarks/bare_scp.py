@@ -13,8 +13,8 @@ from pathlib import Path
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.dimse_primitives import C_STORE
 
-_VERIFICATION = "1.2.840.10008.1.1"
-_PDU_LENGTH = 131_072  # bytes; the most DCMTK sends, and what all receivers here announce or more
+VERIFICATION = "1.2.840.10008.1.1"
+PDU_LENGTH = 131_072  # bytes; the most DCMTK sends, and what all receivers here announce or more
 
 
 def store(event: evt.Event, folder: Path) -> int:
@@ -34,10 +34,10 @@ def main() -> None:
     context.load_verify_locations(ca)
     context.verify_mode = ssl.CERT_REQUIRED
     ae = AE("BARE")
-    ae.maximum_pdu_size = _PDU_LENGTH
+    ae.maximum_pdu_size = PDU_LENGTH
     ae.maximum_associations = 20
     ae.supported_contexts = AllStoragePresentationContexts
-    ae.add_supported_context(_VERIFICATION)
+    ae.add_supported_context(VERIFICATION)
     ae.start_server(
         ("127.0.0.1", int(port)),
         evt_handlers=[(evt.EVT_C_STORE, store, [Path(folder)])],

@@ -22,6 +22,7 @@ from statistics import median
 
 from benchmarks import receivers
 from benchmarks.instances import Load, ct
+from benchmarks.progress import Progress
 from benchmarks.receivers import Pki, Receiver
 from benchmarks.rounds import Rounds
 from dicom_secure_node.identity.claims import Backend, Claim, IdentityType
@@ -121,8 +122,8 @@ def _stores(folder: Path, rounds: int, *, quick: bool) -> Iterator[tuple[str, fl
     load = Load("CT, 20 KiB", 4 if quick else 1000, ct(96, 96), by_size=False)
     node.start()
     try:
-        round_of = Rounds(pki, folder / "files", 1)
-        round_of.warm_up([node])
+        round_of = Rounds(pki, folder / "files", 1, Progress())
+        round_of.warm_up(node)
         rates: dict[str, list[float]] = {name: [] for name in logins}
         done: dict[str, list[float]] = {name: [] for name in logins}
         for _ in range(rounds):

@@ -10,7 +10,6 @@ import io
 import itertools
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class Load:
     name : str
         As tables show it.
     count : int
-        Instances of one measurement, shared out among its associations.
+        Instances of one measurement, shared out among its associations; each has one at least.
     template : bytes
         A whole Part 10 file.
     by_size : bool
@@ -79,13 +78,19 @@ class Load:
         return self.count * each / seconds
 
 
-def loads(*, quick: bool) -> Iterator[Load]:
-    """Yield the loads of a run; a quick one proves only that everything works."""
-    few = 4  # one for each association
-    yield Load("CT, 0.5 MiB", few if quick else 400, ct(512, 512), by_size=True)
-    yield Load("CT, 20 KiB", few if quick else 1000, ct(96, 96), by_size=False)
+LOADS = ("ct", "small", "large")
+
+
+def loads(*, quick: bool) -> dict[str, Load]:
+    """Return the loads of `LOADS`; a quick one proves only that everything works."""
+    few = 4
     size = 1 if quick else 100
-    yield Load(f"multi-frame, {size} MiB", 4, multi_frame(2 * size), by_size=True)
+    made = (
+        Load("CT, 0.5 MiB", few if quick else 400, ct(512, 512), by_size=True),
+        Load("CT, 20 KiB", few if quick else 1000, ct(96, 96), by_size=False),
+        Load(f"multi-frame, {size} MiB", few, multi_frame(2 * size), by_size=True),
+    )
+    return dict(zip(LOADS, made, strict=True))
 
 
 def ct(rows: int, columns: int) -> bytes:

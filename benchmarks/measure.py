@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 from benchmarks.receivers import DCMTK_ENVIRONMENT, Pki, Receiver
 from tests.parts import program
@@ -35,9 +34,9 @@ class Row:
         Processor time of the receiver for one instance or association, in seconds. Other
         than rates it hardly minds what else the machine does.
     peaks : dict
-        Of resident memory, in bytes.
-
-    `cpu` and `peaks` have nothing on a receiver that forks.
+        Of resident memory, in bytes. A receiver that forks has none: its processes are gone.
+    gib : float
+        What one instance is, in GiB; 0 where nothing is stored.
     """
 
     name: str
@@ -45,11 +44,12 @@ class Row:
     rates: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
     peaks: dict[str, list[int]] = field(default_factory=dict)
+    gib: float = 0.0
 
-    def ratio(self, name: str, base: str) -> float:
-        """Return the median over the rounds of `name` relative to `base` in the same round."""
+    def ratios(self, name: str, base: str) -> list[float]:
+        """Return `name` relative to `base` in the same round, for each round."""
         pairs = zip(self.rates[name], self.rates[base], strict=True)
-        return median(one / other for one, other in pairs)
+        return [one / other for one, other in pairs]
 
 
 def store(receiver: Receiver, pki: Pki, paths: Sequence[Path], associations: int) -> float:
@@ -66,26 +66,13 @@ def store(receiver: Receiver, pki: Pki, paths: Sequence[Path], associations: int
         A sender ended badly, or not every file arrived.
     """
     port = str(receiver.process(associations).port)
-    argv = [program("storescu"), *pki.options("client"), "127.0.0.1", port]
+    argv = [program("storescu"), *pki.options(pki.client), "127.0.0.1", port]
     shares = [[str(path) for path in paths[i::associations]] for i in range(associations)]
     seconds = _timed([partial(_run, [*argv, *share]) for share in shares])
     arrived = receiver.take_received()
     if arrived != len(paths):
         raise Failed(f"{receiver.name} kept {arrived} of {len(paths)} instances")
     return seconds
-
-
-def echo(receiver: Receiver, pki: Pki, count: int, associations: int) -> float:
-    """Open `count` associations, each by a process of its own; return the seconds it took."""
-    port = str(receiver.process(associations).port)
-    argv = [program("echoscu"), *pki.options("client"), "127.0.0.1", port]
-
-    def lane(share: int) -> None:
-        for _ in range(share):
-            _run(argv)
-
-    shares = [len(range(i, count, associations)) for i in range(associations)]
-    return _timed([partial(lane, share) for share in shares])
 
 
 def synced_files(folder: Path, size: int, count: int) -> float:

@@ -35,47 +35,91 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def rates(rows: Sequence[Row]) -> str:
-    """Return medians with lowest and highest, then the last receiver against each other one."""
-    names = list(rows[0].rates)
-    *others, ours = names
-    header = ["", *names, *(f"{ours} / {other}" for other in others)]
+def rates(
+    rows: Sequence[Row],
+    pairs: Sequence[tuple[str, str]] | None = None,
+    absent: str = "-",
+    names: Sequence[str] = (),
+) -> str:
+    """Return medians with lowest and highest, of the rates and of the ratios of each round.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    pairs : sequence of (str, str), optional
+        Which receivers to set against which; without, the last against each other one.
+    absent : str
+        Stands where a row lacks a receiver.
+    names : sequence of str
+        The columns, where they are not those of the first row.
+    """
+    names = names or list(rows[0].rates)
+    if pairs is None:
+        pairs = [(names[-1], other) for other in names[:-1]]
+    pairs = [pair for pair in pairs if set(pair) <= set(rows[0].rates)]
+    header = ["", *names, *(f"{ours} / {other}" for ours, other in pairs)]
     return table(
         header,
         [
             [
                 f"{row.name}, {row.unit}",
-                *(_spread(row.rates[name]) for name in names),
-                *(f"{row.ratio(ours, other):.2f}" for other in others),
+                *(_spread(row.rates[name]) if name in row.rates else absent for name in names),
+                *(ratio(row, *pair) for pair in pairs),
             ]
             for row in rows
         ],
     )
 
 
-def costs(rows: Sequence[Row]) -> str:
-    """Return processor time and memory; a dash where processes come and go."""
-    names = list(rows[0].rates)
-    header = ["", *(f"{name}, CPU ms" for name in names), *(f"{name}, MiB" for name in names)]
+def ratio(row: Row, ours: str, other: str) -> str:
+    """Return the median of the ratios of each round, with lowest and highest."""
+    found = row.ratios(ours, other)
+    return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+
+
+def processor(rows: Sequence[Row]) -> str:
+    """Return processor time, for an instance and, where that says something, for a GiB."""
+    names = _names(rows)
+    large = [row for row in rows if row.unit == "MB/s"]
     return table(
-        header,
+        ["", *names],
+        [
+            *([f"{row.name}, ms each", *_medians(row.cpu, names, 1000, ".2f")] for row in rows),
+            *(
+                [f"{row.name}, s per GiB", *_medians(row.cpu, names, 1 / row.gib, ".2f")]
+                for row in large
+            ),
+        ],
+    )
+
+
+def memory(rows: Sequence[Row]) -> str:
+    """Return peaks in MiB, the highest of the rounds; a dash where processes come and go."""
+    names = _names(rows)
+    return table(
+        ["MiB", *names],
         [
             [
                 row.name,
-                *(_milliseconds(row.cpu.get(name)) for name in names),
-                *(_mebibytes(row.peaks.get(name)) for name in names),
+                *(
+                    f"{max(row.peaks[name]) / (1 << 20):.0f}" if name in row.peaks else "-"
+                    for name in names
+                ),
             ]
             for row in rows
         ],
     )
 
 
-def _milliseconds(values: Sequence[float] | None) -> str:
-    return f"{median(values) * 1000:.2f}" if values else "-"
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.rates))
 
 
-def _mebibytes(values: Sequence[int] | None) -> str:
-    return f"{max(values) / (1 << 20):.0f}" if values else "-"
+def _medians(
+    values: Mapping[str, Sequence[float]], names: Sequence[str], factor: float, form: str
+) -> Iterator[str]:
+    for name in names:
+        yield f"{median(values[name]) * factor:{form}}" if name in values else "-"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -91,6 +135,14 @@ def facts(more: Mapping[str, str]) -> str:
     return "".join(f"- {name}: {value}\n" for name, value in [*_machine(), *more.items()])
 
 
+def machine_in_short() -> str:
+    """Return the machine in one line, for a caption."""
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    software = [f"Python {platform.python_version()}"]
+    software += [f"{one} {version(one)}" for one in ("dicom-secure-node", "pynetdicom")]
+    return f"{when}; {os.cpu_count()} cores ({_processor()}); {', '.join(software)}"
+
+
 def _machine() -> Iterator[tuple[str, str]]:
     yield "when", datetime.now(UTC).strftime("%Y-%m-%d")
     yield "machine", f"{os.cpu_count()} cores ({_processor()}), {platform.platform(terse=True)}"
@@ -101,10 +153,15 @@ def _machine() -> Iterator[tuple[str, str]]:
     )
     yield "TLS of the node", SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()
     yield "TLS of bare pynetdicom", ssl.OPENSSL_VERSION
-    said = subprocess.run(
-        [program("storescp"), "--version"], capture_output=True, text=True, check=True
-    )
-    yield "DCMTK", said.stdout.splitlines()[0].strip("$ ").removeprefix("dcmtk: ")
+    yield "DCMTK", _said("storescp").strip("$ ").removeprefix("dcmtk: ")
+    yield "Orthanc", _said("Orthanc").rpartition(" ")[2]
+
+
+def _said(name: str) -> str:
+    """Return the first line of a program's version."""
+    argv = [program(name), "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[0]
 
 
 def _processor() -> str:

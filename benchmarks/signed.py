@@ -45,7 +45,7 @@ class Signers:
     def signer(self) -> Signer:
         """The signer; made when first asked for."""
         folder = self.home / "signers"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         authority = Ca("Benchmark signers")
         authority.anchor(folder / "ca.crt")
         leaf = authority.write(folder, "signer", key="rsa", usage="none")

@@ -280,7 +280,7 @@ def storescp(folder: Path, *options: str | os.PathLike[str], port: int | None = 
     return Part(argv, log=folder / "storescp.log", port=number)
 
 
-def orthanc(folder: Path, **settings: object) -> Part:
+def orthanc(folder: Path, env: Mapping[str, str] | None = None, **settings: object) -> Part:
     """Return Orthanc with ``folder`` as its home; `settings` are added to its configuration.
 
     ``part.port`` is the DICOM port; the HTTP port is ``settings["HttpPort"]`` where given.
@@ -310,6 +310,7 @@ def orthanc(folder: Path, **settings: object) -> Part:
         ["Orthanc", path],
         log=folder / "orthanc.log",
         port=port,
+        env=env,
         ready=lambda: listening(port) and listening(web),
     )
 

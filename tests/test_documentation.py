@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from dicom_secure_node import commands
 from dicom_secure_node.config.tables import Limits
 from dicom_secure_node.errors import HandshakeRefused
+from dicom_secure_node.node.measures import FAMILIES
 from dicom_secure_node.node.plugin import HOOKS
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +30,16 @@ def test_every_kind_of_refused_connection_has_a_row(kind: str) -> None:
 def test_every_hook_has_a_row(hook: str) -> None:
     rows = (DOCS / "plugins.md").read_text(encoding="utf-8").splitlines()
     assert sum(row.startswith(f"| `{hook}(") for row in rows) == 1
+
+
+def test_every_metric_has_a_row_that_says_what_it_is() -> None:
+    page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    for family in FAMILIES:
+        labels = ", ".join(f"`{name}`" for name in family.labels)
+        row = f"| `{family.name}` | {family.kind} | {labels} | {family.help} |"
+        assert page.count(row) == 1
+    named = set(re.findall(r"dicom_node_\w+", page))
+    assert named == {family.name for family in FAMILIES}, "in the alert rules, too"
 
 
 def test_decisions_are_numbered_without_a_gap() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
 from dicom_secure_node.archive.keys import Keys, read_keys
@@ -106,6 +106,8 @@ class Incoming:
         Bytes of the data set so far.
     findings : mapping or None
         What was found out about it, JSON values, for its row in the index.
+    is_placed : bool
+        The file has another name by now.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Incoming:
         self.path = path
         self.size = 0
         self.findings: Mapping[str, Any] | None = None
+        self.is_placed = False
         self._check_space = check_space
         self._place = place
         self._hash = hashlib.sha256()
@@ -179,7 +182,8 @@ class Incoming:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-            self.path.unlink(missing_ok=True)  # after a keep, the file has another name
+            if not self.is_placed:
+                self.path.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Write the header and bring the file to the disk; for the archive."""
@@ -205,10 +209,25 @@ class Incoming:
         return keys
 
 
-@contextlib.contextmanager
-def out_of_resources() -> Iterator[None]:
-    """Turn what the disk says into StoreRefused 0xA700."""
-    try:
-        yield
-    except OSError as exc:
-        raise StoreRefused(f"the archive's disk: {exc.strerror}", OUT_OF_RESOURCES) from exc
+class _OutOfResources:
+    """A context that is cheap to enter, several times for each instance."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise StoreRefused(f"the archive's disk: {error.strerror}", OUT_OF_RESOURCES) from error
+
+
+_OUT_OF_RESOURCES = _OutOfResources()
+
+
+def out_of_resources() -> _OutOfResources:
+    """Return a context that turns what the disk says into StoreRefused 0xA700."""
+    return _OUT_OF_RESOURCES

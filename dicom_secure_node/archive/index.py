@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,7 @@ _INSERT = (
     f"INSERT INTO instance ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own column names
     f"VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"
 )
+_VALUES, _TLS = attrgetter(*_COLUMNS), _COLUMNS.index("tls")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM instance"  # noqa: S608
 
 
@@ -355,11 +357,10 @@ def _translated() -> Iterator[None]:
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
-    facts = {name: getattr(entry, name) for name in _COLUMNS}
-    for name in ("tls", "findings"):
-        facts[name] = None if facts[name] is None else json.dumps(dict(facts[name]))
-    facts["received_at"] = entry.received_at.isoformat()
-    return tuple(facts.values())
+    *facts, received_at, audited, findings = _VALUES(entry)
+    facts[_TLS] = None if entry.tls is None else json.dumps(dict(entry.tls))
+    findings = None if findings is None else json.dumps(dict(findings))
+    return (*facts, received_at.isoformat(), audited, findings)
 
 
 def _study(row: tuple[Any, ...]) -> Study:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from dicom_secure_node.elements.part10 import (
@@ -29,6 +30,7 @@ CREATOR = "2.25.30397931050185666629352366986276726104"
 
 _BLOCK = 512  # bytes; the private information is padded to a multiple, its size tells little
 _NO_DIGEST = "0" * 64
+_TIGHT = (",", ":")
 
 # PS3.5 9.1, but with leading zeros in components: field products send them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
@@ -77,11 +79,26 @@ class Provenance:
 
     def header(self) -> bytes:
         """Return the file header, with room for the digest of the data set: see `complete`."""
-        facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        facts["tls"] = None if self.tls is None else dict(self.tls)
-        facts["received_at"] = self.received_at.astimezone(UTC).isoformat()
-        text = json.dumps({"digest": _NO_DIGEST, **facts}, separators=(",", ":"))
-        block = text.encode("ascii")
+        own = {
+            "digest": _NO_DIGEST,
+            "sop_class": self.sop_class,
+            "sop_instance": self.sop_instance,
+            "transfer_syntax": self.transfer_syntax,
+            "received_at": self.received_at.astimezone(UTC).isoformat(),
+        }
+        shared = _shared(
+            (
+                ("calling_ae", self.calling_ae),
+                ("called_ae", self.called_ae),
+                ("peer_address", self.peer_address),
+                ("peer_subject", self.peer_subject),
+                ("identity", self.identity),
+                ("association_id", self.association_id),
+                ("listener", self.listener),
+            ),
+            None if self.tls is None else tuple(self.tls.items()),
+        )
+        block = f"{json.dumps(own, separators=_TIGHT)[:-1]},{shared[1:]}".encode("ascii")
         block += b" " * (-len(block) % _BLOCK)
         return encode_header(
             FileMeta(
@@ -97,6 +114,14 @@ class Provenance:
                 private_information=block,
             )
         )
+
+
+@lru_cache(maxsize=64)
+def _shared(
+    facts: tuple[tuple[str, str | None], ...], tls: tuple[tuple[str, str | None], ...] | None
+) -> str:
+    """Return what all instances of an association say, as JSON."""
+    return json.dumps({**dict(facts), "tls": None if tls is None else dict(tls)}, separators=_TIGHT)
 
 
 def complete(header: bytes, digest: str) -> bytes:

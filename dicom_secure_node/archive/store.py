@@ -6,7 +6,7 @@ The order of a C-STORE, none of it to be changed:
 2. the data set is walked and compared with the command (PS3.4 B.2.3),
 3. the header is written, with the digest of the bytes, and the file synced,
 4. it is renamed to its name unless that exists, and the folder synced,
-5. its row is added to the index,
+5. its row joins those that are about to be added to the index,
 6. `Incoming.keep` returns, and only now may the peer be told 0000.
 """
 
@@ -40,6 +40,7 @@ from dicom_secure_node.archive.layout import (
     path_of,
     paths_in,
 )
+from dicom_secure_node.archive.pending import PendingRows
 from dicom_secure_node.archive.provenance import Provenance, is_uid, read_provenance
 from dicom_secure_node.archive.rebuild import Rebuilt, compare, entry_of
 from dicom_secure_node.archive.session import Session
@@ -106,6 +107,7 @@ class Archive:
         except OSError as exc:
             raise ServiceUnavailable("archive", str(exc)) from exc
         self._index = Index(index or folder / INDEX)
+        self._rows = PendingRows(self._index)
         if self._session.found_unclean or self._index.is_new:
             # What an absent index knew of audits is lost, and telling of everything again
             # would drown the trail. After a crash it is the other way round: tell, not hide.
@@ -125,6 +127,11 @@ class Archive:
 
     def close(self) -> None:
         """Leave the index in order; after this nothing can be received."""
+        try:
+            self._rows.close()
+        except ServiceUnavailable as exc:
+            _log.error("archive: the next start adds what the index lacks: %s", exc)
+            self._in_doubt = True
         self._index.close()
         self._session.close(clean=not self._in_doubt)
 
@@ -151,23 +158,23 @@ class Archive:
 
     def find(self, sop_instance: str) -> tuple[Entry, ...]:
         """Return the versions of an instance, the oldest first; empty when unknown."""
-        return self._index.find(sop_instance)
+        return self._read().find(sop_instance)
 
     def counts(self) -> Counts:
         """Return how much there is, by the index."""
-        return self._index.counts()
+        return self._read().counts()
 
     def studies(self) -> list[Study]:
         """Return every study, the most recently received one first."""
-        return self._index.studies()
+        return self._read().studies()
 
     def unaudited(self) -> Iterator[Unaudited]:
         """Yield what was kept and no audit message tells of, by association and study."""
-        return self._index.unaudited()
+        return self._read().unaudited()
 
     def mark_audited(self, association_id: str) -> None:
         """Note that the audit trail tells of all that this association brought so far."""
-        self._index.mark_audited(association_id)
+        self._read().mark_audited(association_id)
 
     def paths(self) -> Iterator[Path]:
         """Yield the file of every instance and version, whatever the index says."""
@@ -177,7 +184,7 @@ class Archive:
 
     def check(self) -> Iterator[Verdict]:
         """Hash every file again; yield a verdict on each, and on those that are gone."""
-        return check(self.folder, self._index)
+        return check(self.folder, self._read())
 
     def recover(self) -> None:
         """Put in order what another process left that used this folder and has died.
@@ -205,6 +212,11 @@ class Archive:
         """
         return self._compare(everything=True, progress=progress)
 
+    def _read(self) -> Index:
+        """Return the index with everything in it."""
+        self._rows.flush()
+        return self._index
+
     def _compare(
         self,
         *,
@@ -214,7 +226,7 @@ class Archive:
     ) -> Rebuilt:
         try:
             return compare(
-                self.folder, self._index, everything=everything, audited=audited, progress=progress
+                self.folder, self._read(), everything=everything, audited=audited, progress=progress
             )
         except OSError as exc:
             raise ServiceUnavailable("archive", str(exc)) from exc
@@ -233,6 +245,7 @@ class Archive:
                     finished = True
                 outcome: Outcome = "new" if version == 1 else "version"
                 if _renamed(incoming.path, target):
+                    incoming.is_placed = True
                     return self._kept(target, outcome, version, incoming, keys, provenance)
             # Here before us, perhaps by a moment.
             if self.duplicates == "refuse":
@@ -261,7 +274,7 @@ class Archive:
         try:
             with out_of_resources():
                 fsync_folder(target.parent)
-            self._index.add([entry])
+            self._rows.add(entry)
         except (StoreRefused, ServiceUnavailable) as exc:
             # The file stays: another thread may just have called its own bytes the same. It is
             # the same, too, when the peer tries again; else the next start finds it.

@@ -165,6 +165,14 @@ class Sender:
         return max(0, self._journal.next_sequence - self._place.next_sequence)
 
     @property
+    def oldest_waiting(self) -> int | None:
+        """Return the number of the oldest message that is still to be sent; None without one."""
+        newest, oldest = self._journal.next_sequence, self._place.next_sequence
+        if self._spool.drop_oldest:
+            oldest = max(oldest, newest - self._spool.limit)
+        return oldest if oldest < newest else None
+
+    @property
     def needed(self) -> int:
         """Return the oldest number that may still have to be sent."""
         if self._spool.drop_oldest:

@@ -35,6 +35,7 @@ from dicom_secure_node.audit.text import timestamp
 from dicom_secure_node.audit.transport import Repository
 from dicom_secure_node.durable.files import kept_name
 from dicom_secure_node.durable.journal import Journal
+from dicom_secure_node.durable.reader import Reader
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class AuditTrail:
         self._source = source
         self._clock = clock
         self._keep_seconds = keep_days * _SECONDS_A_DAY
+        self._oldest: dict[str, tuple[int, datetime]] = {}  # number and time of what waits
         self.journal = Journal(folder, "audit", service="audit store")
         header = Header(hostname or socket.gethostname(), application, str(os.getpid()))
         drop = when_full == DROP_OLDEST
@@ -141,6 +143,33 @@ class AuditTrail:
     def status(self) -> tuple[RepositoryStatus, ...]:
         """Return how delivery stands, one entry a repository."""
         return tuple(sender.status() for sender in self._senders)
+
+    def waiting_since(self) -> dict[str, datetime]:
+        """Return when the oldest message that waits was kept, for each repository where one does.
+
+        It is looked up in the store, once for each such message: not for the hot path.
+        """
+        found: dict[str, datetime] = {}
+        for sender in self._senders:
+            oldest = sender.oldest_waiting
+            if oldest is None:
+                continue
+            number, kept = self._oldest.get(sender.name, (-1, None))
+            if kept is None or number != oldest:
+                kept = self._kept_at(oldest)
+            if kept is not None:
+                found[sender.name] = kept
+                self._oldest[sender.name] = (oldest, kept)
+        return found
+
+    def _kept_at(self, sequence: int) -> datetime | None:
+        """Return when a message was kept; None where it is gone or damaged."""
+        try:
+            with Reader(self.journal, sequence) as reader:
+                (entry,) = reader.read(1)
+            return datetime.fromisoformat(entry.record()["time"])
+        except (ServiceUnavailable, ValueError, KeyError, TypeError):
+            return None
 
     def start(self) -> None:
         """Start delivery."""

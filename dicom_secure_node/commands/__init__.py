@@ -32,6 +32,7 @@ from dicom_secure_node.commands.output import one_line
 PROGRAM = "dicom-secure-node"
 VERBS = (
     "serve",
+    "status",
     "send",
     "echo",
     "pki",

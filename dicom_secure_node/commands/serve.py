@@ -25,6 +25,7 @@ from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
 from dicom_secure_node.secure_node.supervisor import Supervisor
+from dicom_secure_node.secure_node.watching import Watch, server_class
 
 logger = logging.getLogger("dicom_secure_node.serve")
 
@@ -63,9 +64,13 @@ def run(args: argparse.Namespace) -> int:
     if args.config is None and make_home(args.home, args.port):
         sys.stdout.write(f"made a new home in {args.home}\n")
     config = _configuration(args)
+    if config.metrics.port:
+        server_class()
     signals = Signals()
     node, listen = _node(config, args.verbose)
+    watch = Watch(node.status, _folder(args), config.metrics)
     try:
+        watch.start()
         try:
             ports = listen()
         except OSError as exc:
@@ -82,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         logger.info("stopping")
     finally:
         cut_off = node.stop()
+        watch.stop()
     if cut_off:
         logger.warning("%d associations were cut off", cut_off)
     logger.info("stopped")
@@ -146,6 +152,13 @@ def _uid(name: str) -> str:
     if uid is None:
         raise ConfigurationError(f"found {name!r}, no such SOP class", "services.storage")
     return str(uid)
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """Return where `status` looks for us: the home, or the folder of a file from elsewhere."""
+    home: Path = args.home
+    elsewhere = args.config is not None and (home == DEFAULT_HOME or not home.is_dir())
+    return Path(args.config).parent if elsewhere else home
 
 
 def _configuration(args: argparse.Namespace) -> NodeConfig:

@@ -12,6 +12,7 @@ from dicom_secure_node.config.identity import (
     Saml,
     SamlIssuer,
 )
+from dicom_secure_node.config.metrics import Metrics
 from dicom_secure_node.config.reader import load, load_as
 from dicom_secure_node.config.signatures import Signatures
 from dicom_secure_node.config.tables import (
@@ -47,6 +48,7 @@ __all__ = [
     "LdapSettings",
     "Limits",
     "Listener",
+    "Metrics",
     "Node",
     "NodeConfig",
     "Passcode",

@@ -14,6 +14,7 @@ from typing import Literal
 
 from dicom_secure_node.audit.suppress import SuppressRule
 from dicom_secure_node.config.identity import Demanded, Identity, TypeName, demand_of
+from dicom_secure_node.config.metrics import Metrics
 from dicom_secure_node.config.signatures import Signatures
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessRule
@@ -399,6 +400,7 @@ class NodeConfig:
     signatures: Signatures = field(default_factory=Signatures)
     archive: Archive = Archive()
     audit: Audit = Audit()
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         _demand(bool(self.listener), "listener", [], "at least one [[listener]]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 from dicom_secure_node.elements.syntax import EXPLICIT_LITTLE, encoding_of
@@ -178,6 +179,7 @@ def _uid(tag: int, uid: str) -> bytes:
     return _short(tag, b"UI", value + b"\0" * (len(value) % 2))
 
 
+@lru_cache(maxsize=1024)
 def _title(tag: int, title: str, vr: bytes = b"AE") -> bytes:
     """Return an AE or SH element (PS3.5 6.2: 16 characters, here of ASCII, no backslash)."""
     legal = "".join(c for c in title if " " <= c <= "~" and c != "\\").strip()[:16]

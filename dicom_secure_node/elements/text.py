@@ -63,6 +63,8 @@ def decode_text(value: bytes, character_set: bytes = b"") -> str:
     character_set : bytes
         The value of (0008,0005) Specific Character Set.
     """
+    if value.isascii() and b"\x1b" not in value:  # the same in every repertoire
+        return value.decode("ascii").strip("\0 ")
     terms = character_set.decode("ascii", "replace").split("\\")
     initial = _CODECS.get(terms[0].strip("\0 ").replace("ISO 2022 IR", "ISO_IR"), "latin-1")
     if b"\x1b" not in value or initial in ("utf-8", "gb18030", "gbk"):

@@ -29,6 +29,7 @@ ITEM = 0xFFFEE000
 ITEM_DELIMITER = 0xFFFEE00D
 SEQUENCE_DELIMITER = 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
+_NO_TAG = 1 << 32  # beyond any
 
 MAX_DEPTH = 128
 MAX_ELEMENTS = 2_000_000
@@ -164,10 +165,17 @@ def find(
     whole = len(buffer) if size is None else size
     last = max(tags)
     top = _Frame("elements", whole, True, encoding, 0)
+    # Short values are never longer than 64 KiB less one.
+    skims, stop = encoding == EXPLICIT_LITTLE and max_value >= 0xFFFF, _NO_TAG if to_end else last
     found: dict[int, bytes] = {}
     offset = 0
     count = 0
     while offset < whole:
+        if skims:
+            offset, taken = _skim(buffer, offset, whole, tags, stop, found)
+            count += taken
+            if offset == whole:
+                break
         tag, vr, value, length = _header(buffer, offset, top)
         if tag > last and not to_end:
             break
@@ -191,6 +199,42 @@ def find(
             found[tag] = bytes(buffer[value : value + length])
         offset = value + length
     return found
+
+
+def _skim(
+    buffer: Buffer,
+    offset: int,
+    whole: int,
+    tags: Collection[int],
+    last: int,
+    found: dict[int, bytes],
+) -> tuple[int, int]:
+    """Take elements of the simplest kind, as long as there are any.
+
+    Explicit VR little endian only, where most elements of most data sets are just that. What
+    this stops at, for whatever reason, `find` looks at as ever.
+
+    Returns
+    -------
+    (int, int)
+        Where it stopped, and after how many elements.
+    """
+    unpack, short, size = _TAG_VR_LENGTH[True].unpack_from, SHORT_VRS, len(buffer)
+    count = 0
+    while offset + 8 <= size:
+        group, element, code, length = unpack(buffer, offset)
+        value = offset + 8
+        following = value + length
+        tag = group << 16 | element
+        if code not in short or following > whole or group == 0xFFFE or tag > last:
+            break
+        if tag in tags:
+            if tag in found or following > size:
+                break
+            found[tag] = bytes(buffer[value:following])
+        offset = following
+        count += 1
+    return offset, count
 
 
 def end_of_undefined(

@@ -8,9 +8,9 @@ pynetdicom is patched or switched. What they add:
 * every DIMSE request passes the host's gates before pynetdicom serves it;
 * however the association ends, the host is told once, and how.
 
-When nobody has bound a notification event that shows PDUs, P-DATA-TF PDUs are read straight
+When nobody has bound a notification event that shows PDUs, P-DATA-TF PDUs are taken straight
 from one reused buffer; otherwise pynetdicom decodes them and its events fire as always. Both
-ways end in `messages.BoundedDIMSE.receive_fragment`.
+ways end in `messages.BoundedDIMSE.receive_piece`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits, ProtocolFault
 from dicom_secure_node.node.messages import BoundedDIMSE, InboundStore
 from dicom_secure_node.node.negotiation import GatedACSE
+from dicom_secure_node.node.store_codec import StoreRequest
 from dicom_secure_node.node.upper_layer import BoundedDUL
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from dicom_secure_node.node.server import SecureServer
 
 logger = logging.getLogger(__name__)
+
+# Who binds one of these wants to see what the fast lane does not make.
+_SHOWS_MESSAGES = (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_SENT, evt.EVT_DATA_SENT)
 
 
 class SecureAssociation(Association):
@@ -105,6 +109,32 @@ class SecureAssociation(Association):
         """Return the message layer, as what it is."""
         return cast(BoundedDIMSE, self.dimse)
 
+    @property
+    def reads_directly(self) -> bool:
+        """Whether nobody wants to see the PDUs of the peer."""
+        handlers = self._handlers.get
+        return not (
+            handlers(evt.EVT_DATA_RECV)
+            or handlers(evt.EVT_PDU_RECV)
+            or handlers(evt.EVT_FSM_TRANSITION)
+        )
+
+    @property
+    def takes_fast_lane(self) -> bool:
+        """Whether a C-STORE may be served without pynetdicom: nobody is there to see it.
+
+        Requests before it must have been answered, for they are served in another thread.
+        """
+        handlers = self._handlers.get
+        return (
+            not self.host.tees
+            and not self._at_work
+            and self.dimse.msg_queue.empty()
+            and self.reads_directly
+            and not any(map(handlers, _SHOWS_MESSAGES))
+            and self.host.serves(handlers(evt.EVT_C_STORE))
+        )
+
     def fail(self, exc: Exception) -> None:
         """Abort because of what the peer sent (Evt19), and keep the reason."""
         if self.failure:
@@ -131,32 +161,42 @@ class SecureAssociation(Association):
         except KeyError:
             raise ProtocolFault(f"presentation context {context_id} was not accepted") from None
 
-    def begin_store(self, message: C_STORE_RQ) -> InboundStore:
+    def begin_store(
+        self, context_id: int, request: StoreRequest, message: C_STORE_RQ | None = None
+    ) -> InboundStore:
         """Open a C-STORE whose command has just been read.
+
+        Parameters
+        ----------
+        context_id : int
+        request : StoreRequest
+        message : C_STORE_RQ, optional
+            Where pynetdicom has decoded it, and collects the data set.
 
         Raises
         ------
         ProtocolFault
             Its presentation context was not accepted, or too many requests are waiting.
         """
-        command = message.command_set
-        context_id = cast(int, message.context_id)
-        key = (context_id, int(command.get("MessageID", 0) or 0))
+        key = (context_id, request.message_id)
         context = self.accepted(context_id)
         if key in self.inbound or len(self.inbound) >= self.limits.outstanding:
             raise ProtocolFault("more requests outstanding than negotiated (PS3.7 D.3.3.3)")
-        limit = self.limits.instance_length
+        limit, memory = self.limits.instance_length, None
         if self.host.tees:
             limit = min(limit, self.limits.memory_length)
+            if message is not None and message._data_set_file is None:
+                memory = self.host.memory
         inbound = InboundStore(
             self.host.new_store(
                 self,
-                str(command.get("AffectedSOPClassUID", "") or ""),
-                str(command.get("AffectedSOPInstanceUID", "") or ""),
+                request.sop_class,
+                request.sop_instance,
                 str(context.transfer_syntax[0]),
-                key[1],
+                request.message_id,
             ),
             limit,
+            memory,
         )
         self.inbound[key] = inbound
         if cast("SecureServer", self._server).draining:
@@ -164,6 +204,24 @@ class SecureAssociation(Association):
         else:
             self.host.store_started(inbound, message, str(context.abstract_syntax))
         return inbound
+
+    def serve_inbound(self, inbound: InboundStore, key: tuple[int, int]) -> int:
+        """Serve a C-STORE of the fast lane in the thread that received it; return its status.
+
+        Parameters
+        ----------
+        inbound : InboundStore
+            Complete.
+        key : (int, int)
+            Presentation context ID and message ID.
+        """
+        me = threading.get_ident()
+        self._at_work.add(me)
+        try:
+            del self.inbound[key]  # before the answer: the message ID is free for the peer then
+            return self.host.store(inbound)
+        finally:
+            self._at_work.discard(me)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Let a request through the gates, then let pynetdicom serve it."""

@@ -8,6 +8,7 @@ and cannot get round the host.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Connection:
         The listener only observes: policy refusals are recorded, not carried out.
     id : str
         Unique in this process and on disk; the association keeps it.
+    opened : float
+        When it was accepted, `time.monotonic`.
     """
 
     listener: str
@@ -45,6 +48,7 @@ class Connection:
     local_port: int = 0
     observe: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    opened: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Keeps:
@@ -215,6 +219,8 @@ class StoreContext(Keeps):
     message_id : int
     received : datetime
         When the command was read, UTC.
+    began : float
+        The same moment, `time.monotonic`: what times are measured from.
     body : Body or None
         The bytes; complete when `on_store` runs.
     findings : dict
@@ -236,6 +242,7 @@ class StoreContext(Keeps):
         self.transfer_syntax = transfer_syntax
         self.message_id = message_id
         self.received = datetime.now(UTC)
+        self.began = time.monotonic()
         self.body: Body | None = None
         self.findings: dict[str, object] = {}
         self.sinks: dict[object, Sink] = {}

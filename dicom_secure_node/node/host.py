@@ -17,7 +17,7 @@ Rules, in order:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydicom.dataset import Dataset
@@ -36,7 +36,6 @@ from dicom_secure_node.errors import (
     ServiceUnavailable,
     StoreRefused,
 )
-from dicom_secure_node.identity.claims import Claim, IdentityType
 from dicom_secure_node.node.association import SecureAssociation
 from dicom_secure_node.node.body import ApplicationBody
 from dicom_secure_node.node.context import (
@@ -46,14 +45,21 @@ from dicom_secure_node.node.context import (
     OperationContext,
     StoreContext,
 )
+from dicom_secure_node.node.memory import MemoryBudget
 from dicom_secure_node.node.messages import InboundStore
 from dicom_secure_node.node.negotiation import GatedACSE
-from dicom_secure_node.node.plugin import Plugin, check_hooks
+from dicom_secure_node.node.peer_facts import (
+    claim_of,
+    first_of,
+    identifier_of,
+    no_request,
+    tls_facts_of,
+)
+from dicom_secure_node.node.plugin import HOOKS, Plugin, check_hooks, implements
 from dicom_secure_node.node.service import check_fit
 
 if TYPE_CHECKING:
     from dicom_secure_node.node.server import SecureServer
-    from dicom_secure_node.tls.facts import TLSFacts
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +84,8 @@ class PluginHost:
         pynetdicom collects them, for the application's own handler.
     application : dict, optional
         The application's own handlers of intervention events, by event.
+    memory : int
+        Bytes of data sets that may wait in memory for the application, over all associations.
 
     Raises
     ------
@@ -90,9 +98,14 @@ class PluginHost:
         plugins: Sequence[Plugin],
         receive: Receiver | None = None,
         application: dict[Any, Handler] | None = None,
+        memory: int = 2 << 30,
     ) -> None:
         check_hooks(plugins)
         self.plugins = tuple(plugins)
+        self._interested = {
+            hook: tuple(one for one in self.plugins if implements(one, hook)) for hook in HOOKS
+        }
+        self.memory = MemoryBudget(memory)
         self._receive = receive
         self._application = application or {}
         self._contexts: dict[SecureAssociation, AssociationContext] = {}
@@ -127,7 +140,7 @@ class PluginHost:
     # -- gates and endings -----------------------------------------------------------------
 
     def _gates(self, hook: str, association: AssociationContext, *args: Any) -> None:
-        for plugin in self.plugins:
+        for plugin in self._interested[hook]:
             self._gate(plugin, hook, association, *args)
 
     def _gate(self, plugin: Plugin, hook: str, association: AssociationContext, *args: Any) -> Any:
@@ -142,7 +155,7 @@ class PluginHost:
             return None
 
     def _end(self, hook: str, *args: Any) -> None:
-        for plugin in reversed(self.plugins):
+        for plugin in reversed(self._interested[hook]):
             try:
                 getattr(plugin, hook)(*args)
             except Exception:
@@ -187,7 +200,7 @@ class PluginHost:
             if context.tls is not None and context.tls.observed is not None:
                 logger.warning("%r would be refused: %s", context, context.tls.observed.reason)
                 self._end("on_observed", context, context.tls.observed)
-            context.claim = _claim(assoc)
+            context.claim = claim_of(assoc)
             self._gates("on_association_requested", context, context)
             if evt.EVT_USER_ID in self._application and context.claim is not None:
                 self._ask_application(assoc)
@@ -209,7 +222,7 @@ class PluginHost:
         request = cast(Any, assoc.requestor.primitive)
         context = AssociationContext(
             assoc.connection,
-            tls=_tls_facts(assoc),
+            tls=tls_facts_of(assoc),
             calling_ae=str(request.calling_ae_title or "").strip(),
             called_ae=str(request.called_ae_title or "").strip(),
             requested={
@@ -279,12 +292,16 @@ class PluginHost:
         if assoc not in self._contexts:
             return  # a refusal of ours, reported already
         primitive = cast(Any, assoc.acceptor.primitive)
-        codes = [getattr(primitive, name, None) for name in ("result", "result_source")]
+        names = ("result", "result_source", "diagnostic")
+        result, source, diagnostic = (getattr(primitive, name, None) for name in names)
         self._refused(
             assoc,
             AssociationRefused(
-                f"refused by the application entity (result {codes[0]}, source {codes[1]}, "
-                f"reason {getattr(primitive, 'diagnostic', None)})"
+                f"refused by the application entity (result {result}, source {source}, "
+                f"reason {diagnostic})",
+                result=result,
+                source=source,
+                diagnostic=diagnostic,
             ),
         )
 
@@ -299,7 +316,7 @@ class PluginHost:
         context = self._contexts.pop(assoc, None)
         if context is None:
             if assoc.requestor.primitive is None:
-                self.handshake_failed(assoc.connection, _no_request(assoc))
+                self.handshake_failed(assoc.connection, no_request(assoc))
             return
         how = "released" if assoc.is_released else "lost" if assoc.is_lost else "aborted"
         reason = f" ({assoc.failure})" if assoc.failure else ""
@@ -319,14 +336,14 @@ class PluginHost:
         if service == "C-STORE" or not message.is_valid_request:
             return None
         context = assoc.accepted(context_id)
-        sop_class = _first(message, "AffectedSOPClassUID", "RequestedSOPClassUID")
+        sop_class = first_of(message, "AffectedSOPClassUID", "RequestedSOPClassUID")
         operation = OperationContext(
             self._contexts[assoc],
             service,
             sop_class,
-            _first(message, "AffectedSOPInstanceUID", "RequestedSOPInstanceUID"),
+            first_of(message, "AffectedSOPInstanceUID", "RequestedSOPInstanceUID"),
             int(message.MessageID or 0),
-            *_identifier(assoc, message, context_id),
+            *identifier_of(assoc, message, context_id),
         )
         try:
             check_fit(service, sop_class, str(context.abstract_syntax))
@@ -359,18 +376,21 @@ class PluginHost:
         )
 
     def store_started(
-        self, inbound: InboundStore, message: C_STORE_RQ, abstract_syntax: str
+        self, inbound: InboundStore, message: C_STORE_RQ | None, abstract_syntax: str
     ) -> None:
-        """Run the gates that decide by the command alone, and open the body."""
+        """Run the gates that decide by the command alone, and open the body.
+
+        `message` collects the data set where nothing here `receive`s it.
+        """
         store = inbound.context
         try:
             check_fit("C-STORE", store.sop_class, abstract_syntax)
             self._gates("on_operation", store.association, store.as_operation())
-            for plugin in self.plugins:
+            for plugin in self._interested["on_store_started"]:
                 sink = self._gate(plugin, "on_store_started", store.association, store)
                 if sink is not None:
                     store.sinks[plugin] = sink
-            store.body = self._receive(store) if self._receive else ApplicationBody(message)
+            store.body = self._receive(store) if self._receive else _application_body(message)
         except Exception as exc:
             inbound.refuse(self.as_refusal(exc, OperationRefused))
 
@@ -381,6 +401,18 @@ class PluginHost:
         inbound = assoc.inbound.pop(key, None) if isinstance(event.request, C_STORE) else None
         if inbound is None:  # a C-STORE-RQ that announced no data set
             return 0xC000
+        return self._decide(inbound, event)
+
+    def store(self, inbound: InboundStore) -> int:
+        """Decide on a C-STORE that no handler of the application wants to see."""
+        return cast(int, self._decide(inbound, None))
+
+    def serves(self, handler: Any) -> bool:
+        """Whether the handler bound to EVT_C_STORE is this host's own."""
+        return handler is not None and handler[0] == self._store
+
+    def _decide(self, inbound: InboundStore, event: evt.Event | None) -> int | Dataset:
+        """Run the gates, then the application's handler; return the status of the response."""
         store, refusal = inbound.context, inbound.refusal
         status: int | Dataset = 0x0000
         try:
@@ -389,7 +421,7 @@ class PluginHost:
             self._gates("on_store", store.association, store)
             if self._receive is None and evt.EVT_C_STORE not in self._application:
                 raise StoreRefused("nothing here keeps instances", status=0xA700)
-            if evt.EVT_C_STORE in self._application:
+            if event is not None and evt.EVT_C_STORE in self._application:
                 status = self._call(evt.EVT_C_STORE, event)
                 refusal = _application_refusal(status)
         except Exception as exc:
@@ -407,6 +439,11 @@ class PluginHost:
         refusal = inbound.refusal or StoreRefused("the association ended in the middle")
         logger.warning("%r: C-STORE refused: %s", inbound.context.association, refusal.reason)
         self._end("on_store_ended", inbound.context, refusal)
+
+
+def _application_body(message: C_STORE_RQ | None) -> ApplicationBody:
+    assert message is not None  # a host that `tees` takes no C-STORE by the fast lane
+    return ApplicationBody(message)
 
 
 def _failing(refusal: R) -> R:
@@ -435,55 +472,3 @@ def _application_refusal(status: int | Dataset) -> StoreRefused | None:
     if code == 0x0000 or code & 0xF000 == 0xB000:
         return None
     return StoreRefused(f"the application answered 0x{code:04X}", status=code)
-
-
-def _claim(assoc: SecureAssociation) -> Claim | None:
-    """Return the one user identity sub-item of the request (PS3.7 D.3.3.7).
-
-    Raises
-    ------
-    IdentityRefused
-        There are several, or it is malformed.
-    """
-    request = cast(Any, assoc.requestor.primitive)
-    items = [i for i in request.user_information if isinstance(i, UserIdentityNegotiation)]
-    count = len(items) + assoc.reserved_identities
-    if count > 1:
-        raise IdentityRefused(f"{count} user identity sub-items, at most one allowed")
-    if assoc.reserved_identities:
-        return Claim(IdentityType.UNKNOWN, b"")
-    if not items:
-        return None
-    item = cast(Any, items[0])
-    return Claim(
-        IdentityType(int(item.user_identity_type or 0)),
-        item.primary_field or b"",
-        item.secondary_field or b"",
-        bool(item.positive_response_requested),
-    )
-
-
-def _tls_facts(assoc: SecureAssociation) -> TLSFacts | None:
-    return getattr(assoc.bounded_socket.socket, "facts", None)
-
-
-def _no_request(assoc: SecureAssociation) -> HandshakeRefused:
-    if assoc.failure == "closed by peer":
-        return HandshakeRefused("closed by peer", "before any A-ASSOCIATE-RQ")
-    if assoc.failure and "time-out" not in assoc.failure:
-        return HandshakeRefused("not DICOM", assoc.failure)
-    seconds = assoc.limits.request_seconds
-    return HandshakeRefused("time-out", f"no A-ASSOCIATE-RQ within {seconds:g} s")
-
-
-def _identifier(assoc: SecureAssociation, message: Any, context_id: int) -> tuple[bytes, str]:
-    """Return the Identifier of a query or retrieval and its transfer syntax."""
-    stream, context = getattr(message, "Identifier", None), assoc._accepted_cx.get(context_id)
-    if stream is None or context is None:
-        return b"", ""
-    return stream.getvalue(), str(context.transfer_syntax[0])
-
-
-def _first(message: Any, *keywords: str) -> str:
-    values: Iterable[Any] = (getattr(message, keyword, None) for keyword in keywords)
-    return str(next((value for value in values if value), ""))

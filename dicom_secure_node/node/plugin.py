@@ -95,6 +95,11 @@ class Plugin:
 HOOKS = frozenset(name for name in vars(Plugin) if name.startswith("on_"))
 
 
+def implements(plugin: Plugin, hook: str) -> bool:
+    """Tell whether a plug-in has a `hook` of its own, or only the one that does nothing."""
+    return hook in vars(plugin) or getattr(type(plugin), hook) is not getattr(Plugin, hook)
+
+
 def check_hooks(plugins: Sequence[Plugin]) -> None:
     """Refuse a plug-in with a hook that nobody would ever call.
 

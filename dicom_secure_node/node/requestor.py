@@ -7,31 +7,36 @@ both ways, and a file that is sent does not pile up in memory in front of a slow
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
-from pynetdicom.transport import T_CONNECT, AddressInformation
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.transport import AddressInformation
 
 from dicom_secure_node.errors import HandshakeRefused, PeerRefused, ServiceUnavailable
 from dicom_secure_node.identity.claims import Claim
-from dicom_secure_node.node.transport import BoundedSocket
-from dicom_secure_node.node.upper_layer import WokenDUL
-
-_LARGEST_PDU = 262_144  # bytes we put into one PDU, also where the peer sets no limit
-_PDU_HEADER = 6  # bytes (PS3.8 9.3.1)
-_OVERHEAD = 65_536  # bytes; association PDUs may be longer than the announced P-DATA limit
-_PDUS_WAITING = 8  # P-DATA between the sender and the wire: bounds the memory of a send
+from dicom_secure_node.node.outgoing import OutgoingStore
+from dicom_secure_node.node.requestor_layers import (
+    SHOWS_MESSAGES,
+    AssociationOver,
+    Checkpoint,
+    RequestorDIMSE,
+    RequestorDUL,
+    RequestorSocket,
+)
+from dicom_secure_node.node.store_codec import StoreRequest, encode_store_request
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Patience:
     pdu : float
         For one PDU to arrive whole, or to be taken.
     abort : float
-        For an A-ABORT to leave before the connection is cut.
+        For an A-ABORT to leave, and to be read, before the connection is cut.
     """
 
     connect: float = 15.0
@@ -59,152 +64,6 @@ class Patience:
     abort: float = 2.0
 
 
-class RequestorSocket(BoundedSocket):
-    """A socket that is connected already, and remembers why it broke.
-
-    pynetdicom logs what happens to a connection and tells the caller only that it is gone.
-
-    Attributes
-    ----------
-    failure : Exception or None
-        The first error on the connection.
-    """
-
-    def __init__(self, assoc: RequestorAssociation, sock: socket.socket, seconds: float) -> None:
-        self._given = sock
-        super().__init__(assoc, address=AddressInformation.from_tuple(sock.getsockname()))
-        self.failure: Exception | None = None
-        self.send_seconds = seconds
-
-    def _create_socket(self, address: AddressInformation) -> socket.socket:  # noqa: ARG002
-        return self._given
-
-    def connect(self, primitive: T_CONNECT) -> None:
-        """Report the connection to the state machine (Evt2): it was made before."""
-        self._is_connected = True
-        evt.trigger(self.assoc, evt.EVT_CONN_OPEN, {"address": primitive.address_info.as_tuple})
-        primitive.result = "Evt2"
-        self.provider_queue.put(primitive)
-        self._ready.set()
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read `nr_bytes` within the time for one PDU, or fewer when the peer closed."""
-        self.deadline = time.monotonic() + self.send_seconds
-        try:
-            # pynetdicom reads as much as the peer announces, up to 4 GiB.
-            if nr_bytes > (self.assoc.requestor.maximum_length or 0) + _OVERHEAD:
-                raise ConnectionAbortedError(f"announced a PDU of {nr_bytes} bytes")
-            data = super().recv(nr_bytes)
-            if nr_bytes == _PDU_HEADER and data and not 1 <= data[0] <= 7:
-                tls = " but TLS" if data[0] in (0x15, 0x16) else ""
-                raise ConnectionAbortedError(f"the answer is no DICOM PDU{tls}")
-            return data
-        except OSError as exc:
-            self.failure = self.failure or exc
-            raise
-
-    def send(self, bytestream: bytes) -> None:
-        """Send one PDU whole, or remember why not and report the connection closed (Evt17)."""
-        try:
-            if self.socket is None:
-                raise ConnectionResetError("the connection is closed")
-            self.socket.settimeout(self.send_seconds)
-            self.socket.sendall(bytestream)
-            evt.trigger(self.assoc, evt.EVT_DATA_SENT, {"data": bytestream})
-        except OSError as exc:
-            self.failure = self.failure or exc
-            self.event_queue.put("Evt17")
-
-    def cut(self) -> None:
-        """End whatever is blocked in this connection."""
-        sock = self.socket
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # gone already
-
-
-class _AssociationOver(Exception):
-    """Nothing more can be sent; `RequestorAssociation.loss` knows why."""
-
-
-class RequestorDUL(WokenDUL):
-    """A requestor's `DULServiceProvider` that lets only so much data wait for the wire.
-
-    pynetdicom's queue takes a whole file at once, however large, and however slow the peer.
-
-    Attributes
-    ----------
-    abort_received : A_ABORT_RQ or None
-        The peer's A-ABORT PDU.
-    aborting : bool
-        Data that waits is dropped, so that an A-ABORT can leave.
-    """
-
-    assoc: RequestorAssociation
-
-    def __init__(self, assoc: RequestorAssociation) -> None:
-        super().__init__(assoc)
-        self.abort_received: A_ABORT_RQ | None = None
-        self.aborting = False
-        self._room = threading.Semaphore(_PDUS_WAITING)
-
-    def send_pdu(self, primitive: Any) -> None:
-        """Queue a primitive; P-DATA waits for room.
-
-        Raises
-        ------
-        _AssociationOver
-            It ended meanwhile.
-        """
-        if isinstance(primitive, P_DATA):
-            while not self._room.acquire(timeout=0.2):
-                if self._kill_thread or not self.is_alive():
-                    raise _AssociationOver
-        super().send_pdu(primitive)
-
-    def _process_recv_primitive(self) -> bool:
-        waiting = self.to_provider_queue.queue
-        while self.aborting and waiting and isinstance(waiting[0], P_DATA):
-            self.to_provider_queue.get_nowait()
-            self._room.release()
-        return super()._process_recv_primitive()
-
-    def _send(self, pdu: Any) -> None:
-        super()._send(pdu)
-        if isinstance(pdu, P_DATA_TF):
-            self._room.release()
-
-    def _decode_pdu(self, bytestream: bytearray) -> Any:
-        pdu, event = super()._decode_pdu(bytestream)
-        if isinstance(pdu, A_ABORT_RQ):
-            self.abort_received = pdu
-        return pdu, event
-
-
-class RequestorDIMSE(DIMSEServiceProvider):
-    """`DIMSEServiceProvider` that keeps responses for who waits, and bounds what it sends."""
-
-    def get_msg(self, block: bool = False) -> Any:
-        """Return the next message; without `block` only a request.
-
-        The reactor asks without, and takes a response for a fault of the peer. pynetdicom
-        pauses it while a response is due, but looks at a flag that may be one step behind.
-        """
-        if not block:
-            with self.msg_queue.mutex:
-                head = self.msg_queue.queue[0][1] if self.msg_queue.queue else None
-            if head is None or getattr(head, "MessageIDBeingRespondedTo", None) is not None:
-                return None, None
-        return super().get_msg(block)
-
-    @property
-    def maximum_pdu_size(self) -> int:
-        """Bytes of one P-DATA-TF PDU: what the peer takes, within reason."""
-        return min(super().maximum_pdu_size or _LARGEST_PDU, _LARGEST_PDU)
-
-
 class RequestorAssociation(Association):
     """A requestor's `Association` over a connection that is open already.
 
@@ -212,6 +71,8 @@ class RequestorAssociation(Association):
     ----------
     where : str
         The peer, for messages: ``peer HOST:PORT``.
+    checkpoint : Checkpoint
+        Where pynetdicom's reactor is paused.
     """
 
     dul: RequestorDUL
@@ -228,6 +89,7 @@ class RequestorAssociation(Association):
         super().__init__(AE(ae_title=calling), MODE_REQUESTOR)
         self.where = where
         self.patience = patience
+        self.checkpoint = self._reactor_checkpoint = Checkpoint()
         self.dul = RequestorDUL(self)
         self.dimse = RequestorDIMSE(self)
         # The timers live in the DUL provider that has just been replaced.
@@ -273,16 +135,92 @@ class RequestorAssociation(Association):
         """
         response: Any = None
         deadline = float("inf")
-        with self._reactor_paused(), suppress(_AssociationOver):
+        with self._reactor_paused(), suppress(AssociationOver):
             self.dimse.send_msg(request, context_id)
             deadline = time.monotonic() + self.patience.response
             _, response = self.dimse.get_msg(block=True)
+        late = time.monotonic() >= deadline
+        return self._status(response, type(request), request.MessageID, late)
+
+    def send_file(self, request: StoreRequest, context_id: int, path: Path, offset: int) -> int:
+        """Send a C-STORE request whose data set lies in a file; return the response's status.
+
+        Parameters
+        ----------
+        request : StoreRequest
+            Of medium priority.
+        context_id : int
+            Of an accepted presentation context, in whose transfer syntax the file is.
+        path : Path
+            The file.
+        offset : int
+            Where the data set begins in it, in bytes.
+
+        Raises
+        ------
+        PeerRefused, ServiceUnavailable
+            As `send_request`.
+        OSError, ValueError
+            The file cannot be read. If that showed in the middle of the message, the
+            association is aborted: nothing else can be said on it.
+        """
+        command = encode_store_request(request.message_id, request.sop_class, request.sop_instance)
+        if self.shows_messages or self.dul.run_for(command) is None:
+            primitive = _primitive(request, path, offset)
+            try:
+                return self.send_request(primitive, context_id)
+            except (OSError, ValueError):
+                self.abort()
+                raise
+        response: Any = None
+        with (
+            OutgoingStore(command, context_id, path, offset) as store,
+            self._reactor_paused(),
+            suppress(AssociationOver),
+        ):
+            self.dul.send_store(store)
+            response = self._response_to(store)
+        if store.error is not None:
+            self.abort()
+            raise store.error
+        deadline = float("inf") if store.sent_at is None else store.sent_at + self.patience.response
+        late = time.monotonic() >= deadline
+        return self._status(response, C_STORE, request.message_id, late)
+
+    def _response_to(self, store: OutgoingStore) -> Any:
+        """Wait until `store` is sent and answered; None where it is not."""
+        left = self.patience.response
+        while left > 0:
+            try:
+                _, response = self.dimse.msg_queue.get(timeout=left)
+            except queue.Empty:
+                response = None
+            if response is not None:
+                store.over.wait()  # a response may come before the request has left
+                return response if store.sent_at else None
+            if store.error is not None or self.dul.has_ended:
+                return None
+            if store.sent_at is not None:
+                left = store.sent_at + self.patience.response - time.monotonic()
+        return None
+
+    @property
+    def shows_messages(self) -> bool:
+        """Whether somebody has bound an event that shows messages, PDUs or bytes."""
+        return any(self.get_handlers(event) for event in SHOWS_MESSAGES)
+
+    def _status(
+        self, response: Any, kind: type[Any], message_id: int | None, timed_out: bool
+    ) -> int:
+        """Return the status of a response, or abort."""
         if response is None:
-            loss = self.loss(timed_out=time.monotonic() >= deadline)
+            loss = self.loss(timed_out)
             self.abort()
             raise loss
-        if not response.is_valid_response or (
-            response.MessageIDBeingRespondedTo != request.MessageID
+        if (
+            not isinstance(response, kind)
+            or not response.is_valid_response
+            or response.MessageIDBeingRespondedTo != message_id
         ):
             self.abort()
             raise PeerRefused(f"{self.where}: the answer is no response to the request; aborted")
@@ -297,7 +235,9 @@ class RequestorAssociation(Association):
         try:
             yield
         finally:
-            self._reactor_checkpoint.set()
+            self.checkpoint.set_soon()
+            if self.dul.has_ended:
+                self.checkpoint.pass_if_due(at_once=True)
 
     def end(self) -> None:
         """Release the association (PS3.8 7.2) and wait until its connection is closed."""
@@ -332,6 +272,9 @@ class RequestorAssociation(Association):
             self._let_go()
 
     def _let_go(self) -> None:
+        if self.dul.aborting and self.dul.ident is not None:
+            # It ends by itself once the A-ABORT has left, or `abort` has cut the connection.
+            self.dul.join(2 * self.patience.abort)
         self.dul.kill_dul()
         connection = self.connection
         if self.dul.ident is not None:
@@ -366,6 +309,18 @@ class RequestorAssociation(Association):
         if timed_out:
             return ServiceUnavailable(self.where, "no answer in time")
         return PeerRefused(f"{self.where}: closed the connection")
+
+
+def _primitive(request: StoreRequest, path: Path, offset: int) -> C_STORE:
+    """Return a request for pynetdicom to send."""
+    primitive = C_STORE()
+    primitive.MessageID = request.message_id
+    primitive.AffectedSOPClassUID = UID(request.sop_class)
+    primitive.AffectedSOPInstanceUID = UID(request.sop_instance)
+    primitive.Priority = request.priority
+    # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
+    primitive._dataset_path = (path, offset)
+    return primitive
 
 
 def _rejection(answer: A_ASSOCIATE, identity: Claim | None) -> str:

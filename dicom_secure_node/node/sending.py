@@ -11,20 +11,21 @@ before it is sent, and that is what goes out.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from pydicom.uid import UID
 from pynetdicom import build_context
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
 
-from dicom_secure_node.archive.keys import read_head
+from dicom_secure_node.archive.keys import SOP_CLASS, SOP_INSTANCE, read_head
 from dicom_secure_node.elements.folders import files_below
 from dicom_secure_node.elements.part10 import (
     MEDIA_STORAGE_SOP_CLASS,
@@ -33,13 +34,17 @@ from dicom_secure_node.elements.part10 import (
     Header,
     read_header,
 )
-from dicom_secure_node.elements.syntax import encoding_of
+from dicom_secure_node.elements.syntax import Encoding, encoding_of
+from dicom_secure_node.elements.walk import find
 from dicom_secure_node.errors import InvalidDataSet, InvalidInput, SecureNodeError
 from dicom_secure_node.node.requestor import RequestorAssociation
 from dicom_secure_node.node.scu import MAX_CONTEXTS
+from dicom_secure_node.node.store_codec import StoreRequest
 from dicom_secure_node.signatures.sign import Made, signed_syntax
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR, no instance
+
+_FIRST_READ = 4096  # bytes
 
 _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
 
@@ -123,15 +128,31 @@ def read_instance(path: Path) -> Instance:
         header = read_header(file)
         syntax = _uid(header, TRANSFER_SYNTAX)
         size = path.stat().st_size - header.offset
-        keys = read_head(file, size, encoding_of(syntax))
+        sop_class, sop_instance = _read_sop(file, size, encoding_of(syntax))
     return Instance(
         path,
         # The receiver compares the request with the data set, so that comes first.
-        _if_uid(keys.sop_class) or _uid(header, MEDIA_STORAGE_SOP_CLASS),
-        _if_uid(keys.sop_instance) or _uid(header, MEDIA_STORAGE_SOP_INSTANCE),
+        _if_uid(sop_class) or _uid(header, MEDIA_STORAGE_SOP_CLASS),
+        _if_uid(sop_instance) or _uid(header, MEDIA_STORAGE_SOP_INSTANCE),
         syntax,
         header.offset,
     )
+
+
+def _read_sop(file: BinaryIO, size: int, encoding: Encoding) -> tuple[str, str]:
+    """Return SOP Class UID and SOP Instance UID of a data set of so many bytes."""
+    if not encoding.deflated:
+        # They are among the very first elements, so most files are known without reading on.
+        with suppress(InvalidDataSet, UnicodeDecodeError):
+            head = os.pread(file.fileno(), _FIRST_READ, file.tell())
+            values = find(head, (SOP_CLASS, SOP_INSTANCE), encoding, size=size)
+            sop_class, sop_instance = (
+                values.get(tag, b"").decode("ascii").strip("\0 ")
+                for tag in (SOP_CLASS, SOP_INSTANCE)
+            )
+            return sop_class, sop_instance
+    keys = read_head(file, size, encoding)
+    return keys.sop_class, keys.sop_instance
 
 
 def _if_uid(text: str) -> str:
@@ -212,6 +233,7 @@ def _send_group(
     pairs = dict.fromkeys(instance.context for instance in group)
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
     association: RequestorAssociation | None = None
+    accepted: dict[tuple[str, str], int] = {}
     unreachable = ""
     try:
         for number, instance in enumerate(group):
@@ -221,6 +243,7 @@ def _send_group(
             if association is None or not association.is_established:
                 try:
                     association = opener(contexts)
+                    accepted = _accepted(association)
                 except SecureNodeError as exc:
                     if first and not number:
                         raise
@@ -228,10 +251,12 @@ def _send_group(
                     yield Sent(instance.path, "lost", unreachable, None, instance.sop_instance)
                     continue
             message_id = number % 65_535 + 1
+            # For exactly this instance: nothing is converted.
+            context_id = accepted.get(instance.context)
             if sign is None:
-                yield _send_one(association, instance, message_id)
+                yield _send_one(association, instance, context_id, message_id)
             else:
-                yield _send_signed(association, instance, message_id, sign)
+                yield _send_signed(association, instance, context_id, message_id, sign)
     except BaseException:
         # Also when the caller stops half-way, by ctrl-C for one.
         if association is not None:
@@ -241,23 +266,23 @@ def _send_group(
         association.end()
 
 
-def _send_one(association: RequestorAssociation, instance: Instance, message_id: int) -> Sent:
+def _send_one(
+    association: RequestorAssociation, instance: Instance, context_id: int | None, message_id: int
+) -> Sent:
     """Send one instance; the association may be over afterwards."""
     uid = instance.sop_instance
-    context = _accepted(association, instance)
-    if context is None:
+    if context_id is None:
         text = (
             f"the peer does not take {UID(instance.sop_class).name} "
             f"in {UID(instance.transfer_syntax).name}"
         )
         return Sent(instance.path, "unsendable", text, None, uid)
     try:
-        status = association.send_request(_request(instance, message_id), context)
+        request = StoreRequest(message_id, instance.sop_class, uid, priority=0)
+        status = association.send_file(request, context_id, instance.path, instance.offset)
     except SecureNodeError as exc:
         return Sent(instance.path, "lost", str(exc), None, uid)
     except (OSError, ValueError) as exc:
-        # The message is broken off in its middle: nothing else can be said on this association.
-        association.abort()
         return Sent(instance.path, "unsendable", _reason(exc), None, uid)
     category, text = status_words(status)
     outcomes: dict[str, Outcome] = {"Success": "stored", "Warning": "warning"}
@@ -265,7 +290,11 @@ def _send_one(association: RequestorAssociation, instance: Instance, message_id:
 
 
 def _send_signed(
-    association: RequestorAssociation, instance: Instance, message_id: int, sign: Sign
+    association: RequestorAssociation,
+    instance: Instance,
+    context_id: int | None,
+    message_id: int,
+    sign: Sign,
 ) -> Sent:
     """Send a signed copy of one instance; as large as it may be, memory stays flat."""
     with tempfile.NamedTemporaryFile(prefix="dicom-secure-node-", suffix=".dcm") as temporary:
@@ -277,27 +306,18 @@ def _send_signed(
             copy = replace(instance, path=Path(file.name), offset=read_header(file).offset)
         except (InvalidInput, OSError) as exc:
             return Sent(instance.path, "unsendable", _reason(exc), None, instance.sop_instance)
-        sent = _send_one(association, copy, message_id)
+        sent = _send_one(association, copy, context_id, message_id)
     return replace(sent, path=instance.path, signature=made.uid)
 
 
-def _accepted(association: RequestorAssociation, instance: Instance) -> int | None:
-    """Return the ID of the context for exactly this instance: nothing is converted."""
-    for context in association.accepted_contexts:
-        if (context.abstract_syntax, context.transfer_syntax[0]) == instance.context:
-            return context.context_id
-    return None
-
-
-def _request(instance: Instance, message_id: int) -> C_STORE:
-    request = C_STORE()
-    request.MessageID = message_id
-    request.AffectedSOPClassUID = UID(instance.sop_class)
-    request.AffectedSOPInstanceUID = UID(instance.sop_instance)
-    request.Priority = 0  # medium
-    # Read while it is sent, a PDU at a time; pynetdicom's own way to send from a file.
-    request._dataset_path = (instance.path, instance.offset)
-    return request
+def _accepted(association: RequestorAssociation) -> dict[tuple[str, str], int]:
+    """Return the IDs of the accepted contexts by SOP class and transfer syntax."""
+    return {
+        (str(context.abstract_syntax), str(context.transfer_syntax[0])): cast(
+            int, context.context_id
+        )
+        for context in reversed(association.accepted_contexts)
+    }
 
 
 def status_words(status: int) -> tuple[str, str]:

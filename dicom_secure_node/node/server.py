@@ -26,11 +26,11 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_secure_node.errors import HandshakeRefused
 from dicom_secure_node.node.association import SecureAssociation
+from dicom_secure_node.node.buffered import BufferedSocket
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.host import PluginHost
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.slots import Counting, Slots
-from dicom_secure_node.node.transport import BoundedSocket
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class _ConnectionHandler(RequestHandler):
         )
         assoc._server = server
         assoc.name = f"AcceptorThread@{connection.id[:8]}"
-        sock = BoundedSocket(assoc, client_socket=self.request)
+        sock = BufferedSocket(assoc, client_socket=self.request)
         sock.send_seconds = server.listener.limits.pdu_seconds
         assoc.set_socket(sock)
         assoc.acceptor.maximum_length = server.listener.limits.pdu_length
@@ -113,10 +113,9 @@ class SecureServer(ThreadedAssociationServer):
         self.listener = listener
         self.host = host
         limits = listener.limits
-        # Slots nobody has taken count as false.
-        self._slots: Counting = (
-            Slots(limits.connections, limits.connections_per_address) if slots is None else slots
-        )
+        if slots is None:  # one without a connection yet is falsy
+            slots = Slots(limits.connections, limits.connections_per_address)
+        self._slots: Counting = slots
         self._quiet = quiet
         self._connections: dict[socket.socket, Connection] = {}
         self.draining = False

@@ -27,6 +27,8 @@ class Counting(Protocol):
 
     def give_back(self, connection: Connection) -> bool: ...
 
+    def __len__(self) -> int: ...
+
 
 @dataclass
 class _Open:

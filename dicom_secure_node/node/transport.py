@@ -39,6 +39,8 @@ class BoundedSocket(AssociationSocket):
         self.send_seconds = 30.0
         self._waking = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._polled: int | None = -1  # the socket's descriptor in it
 
     def wake(self) -> None:
         """End a wait in `ready`, because there is something to send or to stop for."""
@@ -61,25 +63,38 @@ class BoundedSocket(AssociationSocket):
     @property
     def ready(self) -> bool:
         """Return True as soon as there is data to read, False when woken or after a moment."""
-        sock = self.socket
-        if sock is None or not self._is_connected:
+        if not self._readable():
             return False
+        # Half a TLS record, or a session ticket, is nothing to read yet.
+        looks_ready = getattr(self.socket, "ready", None)
+        return looks_ready is None or bool(looks_ready())
+
+    def _readable(self) -> bool:
+        """Wait a moment for the peer or a wake-up; tell whether something has come."""
+        sock = self.socket if self._is_connected else None
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         try:
-            poll = select.poll()
-            poll.register(sock.fileno(), select.POLLIN)
-            poll.register(self._wake, select.POLLIN)
+            self._watch(sock)
             wait = self._WAIT if self.event_queue.empty() else 0.0
-            happened = dict(poll.poll(wait * 1000))
+            happened = dict(self._poll.poll(wait * 1000))
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
         if happened.pop(self._wake, 0):
             self._rest()
-        # Half a TLS record, or a session ticket, is nothing to read yet.
-        looks_ready = getattr(sock, "ready", None)
-        return bool(happened) and (looks_ready is None or bool(looks_ready()))
+        return bool(happened)
+
+    def _watch(self, sock: socket.socket | None) -> None:
+        """Poll the wake-up and, where there is one, a socket; ValueError when it is closed."""
+        descriptor = None if sock is None else sock.fileno()
+        if descriptor == self._polled:
+            return
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
+        if descriptor is not None:
+            self._poll.register(descriptor, select.POLLIN)
+        self._polled = descriptor
 
     def _rest(self) -> None:
         try:

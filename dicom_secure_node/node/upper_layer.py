@@ -7,15 +7,16 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from pynetdicom import evt
+from pynetdicom import pdu as pdus
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu import P_DATA_TF
 
+from dicom_secure_node.node.buffered import BufferedSocket
 from dicom_secure_node.node.limits import ProtocolFault
 from dicom_secure_node.node.messages import RingingQueue
 from dicom_secure_node.node.request import check_request, without_reserved_identities
+from dicom_secure_node.node.store_codec import P_DATA_TF, PDU_HEADER, PDV_HEADER
 from dicom_secure_node.node.transport import BoundedSocket
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ logger = logging.getLogger(__name__)
 
 _LINGER = 1.0  # seconds a peer gets to read our last word and close
 
-_A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
-_SHOWS_PDUS = (evt.EVT_DATA_RECV, evt.EVT_PDU_RECV, evt.EVT_FSM_TRANSITION)
+_A_ASSOCIATE_RQ = 0x01
+_PDU, _PDV = struct.Struct(">BxL"), struct.Struct(">LBB")
+_NOTHING = memoryview(b"")
 
 
 class WokenDUL(DULServiceProvider):
@@ -34,7 +36,6 @@ class WokenDUL(DULServiceProvider):
 
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
-        self._run_loop_delay = 0  # `BoundedSocket.ready` waits, and can be woken
         self._ends_at: float | None = None
 
     def send_pdu(self, primitive: Any) -> None:
@@ -56,30 +57,57 @@ class WokenDUL(DULServiceProvider):
         return True
 
     def run_reactor(self) -> None:
-        """Run until the association's end.
+        """Run until the association's end: pynetdicom's loop, without its naps.
 
-        An answer of ours may cross the peer's abort. pynetdicom's state machine has no such
-        transition and would end this thread with a traceback.
+        What waits is `BoundedSocket.ready`. An answer of ours may cross the peer's abort;
+        pynetdicom's state machine has no such transition and would end this thread with a
+        traceback.
         """
-        try:
-            super().run_reactor()
-        except InvalidEventError:
-            self.event_queue.put("Evt17")
-            logger.debug("an answer came after the association's end", exc_info=True)
+        self._idle_timer.start()
+        self.assoc._dul_ready.set()
+        while not self._kill_thread:
+            if self.artim_timer.expired:
+                self.event_queue.put("Evt18")
+            try:
+                if not self._process_recv_primitive() and self._is_transport_event():
+                    self._idle_timer.restart()
+            except Exception:
+                logger.exception("association aborted because of an error of our own")
+                self._break_off()
+                return
+            if not self.event_queue.queue:
+                continue
+            try:
+                self.state_machine.do_action(self.event_queue.get())
+            except InvalidEventError:
+                self.event_queue.put("Evt17")
+                logger.debug("an answer came after the association's end", exc_info=True)
+                return
+
+    def _break_off(self) -> None:
+        """Send an A-ABORT past the state machine, which nobody knows the state of now."""
+        abort = pdus.A_ABORT_RQ()
+        abort.source, abort.reason_diagnostic = 0x02, 0x00  # service provider (PS3.8 9.3.8)
+        if self.socket is not None:
+            self.socket.send(abort.encode())
+        self.assoc.is_aborted = True
+        self.assoc.is_established = False
+        self.assoc._kill = True
+        self._kill_thread = True
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         """Return a PDU and its event; what is wrong in it shows here, not in the state machine."""
         pdu, event = super()._decode_pdu(bytestream)
-        if not isinstance(pdu, P_DATA_TF):
+        if not isinstance(pdu, pdus.P_DATA_TF):
             cast(Any, pdu).to_primitive()
         return pdu, event
 
     def _process_recv_primitive(self) -> bool:
         """Queue the event of what the user wants sent; after the end nothing is."""
+        waiting = self.to_provider_queue.queue
         if self.state_machine.current_state == "Sta13":
-            self.to_provider_queue.queue.clear()
-            return False
-        return super()._process_recv_primitive()
+            waiting.clear()
+        return bool(waiting) and super()._process_recv_primitive()
 
     def _is_transport_event(self) -> bool:
         """Look for what the peer sent.
@@ -116,22 +144,39 @@ class BoundedDUL(WokenDUL):
         super().__init__(assoc)
         self.to_user_queue = RingingQueue(assoc.bell)
         self.is_open = False  # an A-ASSOCIATE-RQ has been read
-        self._buffer = bytearray()
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU, or say why the association ends."""
-        limits = self.assoc.limits
-        self.assoc.bounded_socket.deadline = (
-            time.monotonic() + limits.pdu_seconds if self.is_open else self.assoc.request_deadline
-        )
+        """Read one PDU, or all the data that is at hand, or say why the association ends."""
         try:
-            self._read_bounded(limits.pdu_length if self.is_open else limits.request_length)
+            self._read_next()
+            while self._goes_on():
+                self._idle_timer.restart()
+                self._read_next()
         except ProtocolFault as exc:
             self.assoc.fail(exc)
         except TimeoutError:
             self.close("time-out in the middle of a PDU")
         except OSError as exc:
             self.close(f"connection broke: {exc.strerror or type(exc).__name__}")
+
+    def _goes_on(self) -> bool:
+        """Whether the peer has sent more and there is nothing else to do."""
+        return (
+            self.assoc.bounded_socket.at_hand > 0
+            and not self._kill_thread
+            and not self.event_queue.queue
+            and not self.to_provider_queue.queue
+            and self.state_machine.current_state == "Sta6"
+        )
+
+    def _read_next(self) -> None:
+        limits = self.assoc.limits
+        if self.is_open:
+            self.assoc.bounded_socket.deadline = time.monotonic() + limits.pdu_seconds
+            self._read_bounded(limits.pdu_length)
+        else:
+            self.assoc.bounded_socket.deadline = self.assoc.request_deadline
+            self._read_bounded(limits.request_length)
 
     def close(self, reason: str) -> None:
         """Take the transport as closed (Evt17), for `reason`."""
@@ -147,57 +192,67 @@ class BoundedDUL(WokenDUL):
 
     def _read_bounded(self, limit: int) -> None:
         sock = self.assoc.bounded_socket
-        header = sock.recv(6)
-        if len(header) < 6:
+        header = sock.peek(PDU_HEADER)
+        if len(header) < PDU_HEADER:
             self.close("closed in the middle of a PDU" if header else "closed by peer")
             return
-        pdu_type, _, length = struct.unpack(">BBL", header)
+        pdu_type, length = _PDU.unpack(header)
         if not 1 <= pdu_type <= 7:
             raise ProtocolFault(f"unknown PDU type 0x{pdu_type:02X} (PS3.8 9.3.1)")
         if not self.is_open and pdu_type != _A_ASSOCIATE_RQ:
             raise ProtocolFault(f"PDU type 0x{pdu_type:02X}, wanted A-ASSOCIATE-RQ (PS3.8 9.2)")
         # Some products announce the PDV length and leave the PDV header out of the sum.
-        if length > limit + 6:
+        if length > limit + PDV_HEADER:
             raise ProtocolFault(f"PDU of {length} bytes, at most {limit} allowed (PS3.8 9.3.1)")
-        if len(self._buffer) < length:
-            self._buffer = bytearray(length)
-        body = memoryview(self._buffer)[:length]
-        if sock.recv_exactly(body) < length:
+        if pdu_type == P_DATA_TF and self._reads_directly:
+            sock.skip(PDU_HEADER)
+            self._take_data(sock, length)
+            return
+        pdu = bytearray(PDU_HEADER + length)
+        if sock.recv_exactly(memoryview(pdu)) < len(pdu):
             self.close("closed in the middle of a PDU")
         elif pdu_type == _A_ASSOCIATE_RQ:
+            body = memoryview(pdu)[PDU_HEADER:]
             check_request(body)
             request, self.assoc.reserved_identities = without_reserved_identities(body)
-            self._decode_and_queue(header[:2] + struct.pack(">L", len(request)) + request)
+            self._decode_and_queue(pdu[:2] + struct.pack(">L", len(request)) + request)
             self.is_open = True
-        elif pdu_type == _P_DATA_TF and self._reads_directly:
-            self._split(body)
         else:
-            self._decode_and_queue(bytes(header) + bytes(body))
+            self._decode_and_queue(pdu)
 
     @property
     def _reads_directly(self) -> bool:
-        if self.state_machine.current_state != "Sta6":
-            return False
-        return not any(self.assoc.get_handlers(event) for event in _SHOWS_PDUS)
+        return self.state_machine.current_state == "Sta6" and self.assoc.reads_directly
 
-    def _split(self, body: memoryview) -> None:
-        """Hand over the PDVs of a P-DATA-TF PDU (PS3.8 9.3.5)."""
-        position = 0
-        dimse = self.assoc.bounded_dimse
-        while position < len(body):
-            if len(body) - position < 6:
+    def _take_data(self, sock: BufferedSocket, left: int) -> None:
+        """Hand over the PDVs of a P-DATA-TF PDU in pieces, as they come (PS3.8 9.3.5)."""
+        receive = self.assoc.bounded_dimse.receive_piece
+        while left:
+            if left < PDV_HEADER:
                 raise ProtocolFault("truncated presentation data value (PS3.8 9.3.5.1)")
-            length, context_id = struct.unpack_from(">LB", body, position)
-            end = position + 4 + length
-            if length < 2 or end > len(body):
-                raise ProtocolFault(f"presentation data value of {length} bytes (PS3.8 9.3.5.1)")
-            if not dimse.receive_fragment(context_id, body[position + 5 : end]):
+            header = sock.peek(PDV_HEADER)
+            if len(header) < PDV_HEADER:
+                self.close("closed in the middle of a PDU")
                 return
-            position = end
+            length, context_id, control = _PDV.unpack(header)
+            if length < 2 or length + 4 > left:
+                raise ProtocolFault(f"presentation data value of {length} bytes (PS3.8 9.3.5.1)")
+            sock.skip(PDV_HEADER)
+            size, left = length - 2, left - length - 4
+            while True:
+                piece = sock.some(size) if size else _NOTHING
+                if size and not piece:
+                    self.close("closed in the middle of a PDU")
+                    return
+                size -= len(piece)
+                if not receive(context_id, control, piece, ends=not size):
+                    return
+                if not size:
+                    break
 
-    def _decode_and_queue(self, pdu: bytes) -> None:
+    def _decode_and_queue(self, pdu: bytearray) -> None:
         try:
-            decoded, event = self._decode_pdu(bytearray(pdu))
+            decoded, event = self._decode_pdu(pdu)
         except Exception as exc:
             raise ProtocolFault(f"PDU cannot be decoded: {type(exc).__name__}") from exc
         self.event_queue.put(event)

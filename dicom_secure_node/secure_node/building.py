@@ -24,7 +24,7 @@ from dicom_secure_node.pki.credential import load_credential_base
 from dicom_secure_node.pki.files import passphrase_source, read_certificates
 from dicom_secure_node.pki.paths import PathValidator
 from dicom_secure_node.pki.trust import load_trust
-from dicom_secure_node.secure_node import identities
+from dicom_secure_node.secure_node import identities, watching
 from dicom_secure_node.signatures.verify import Verifier
 from dicom_secure_node.tls.context import ClientContext, ServerContext
 from dicom_secure_node.tls.profiles import profile_named
@@ -90,6 +90,8 @@ def check(tables: config.NodeConfig) -> None:
         identities.check(tables)
     if tables.signatures.looks:
         signature_verifier(tables.signatures)
+    if tables.metrics.port:
+        watching.server_class()
     for name in tables.node.plugins:
         if name not in OURS:
             plugin_named(name)

@@ -28,7 +28,7 @@ from typing import Any
 from dicom_secure_node.errors import ServiceUnavailable
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.secure_node.channel import Call, answer
-from dicom_secure_node.secure_node.handing import Arrived, End, Last, give, pair
+from dicom_secure_node.secure_node.handing import Arrived, End, Last, Tell, give, pair
 
 logger = logging.getLogger(__name__)
 
@@ -302,6 +302,15 @@ class Crew:
                         give(worker.hand, End(connection_id))
                     return True
         return False
+
+    def tell(self, number: int) -> list[int]:
+        """Have the figures of all that serve reported; return which those are."""
+        with self._changed:
+            asked = [one for one in self._workers.values() if one.ready]
+            for worker in asked:
+                with suppress(OSError):  # it has ended, or is stuck: nobody waits for ever
+                    give(worker.hand, Tell(number))
+            return [worker.number for worker in asked]
 
     def given_back(self, worker: Worker, connection_id: str) -> Connection | None:
         """Note that a worker is done with a connection, and return it."""

@@ -39,11 +39,18 @@ class End:
 
 
 @dataclass(frozen=True)
+class Tell:
+    """Figures are wanted as they are now; the answer is a call with the same number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Last:
     """Nothing comes after this: let what is under way finish, and end."""
 
 
-Order = Arrived | End | Last
+Order = Arrived | End | Tell | Last
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -15,7 +15,9 @@ trust, plug-ins of identity, access, archive and audit, and hands them to the ho
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,16 +36,19 @@ from dicom_secure_node.identity.certificate_binding import CertificateBindings
 from dicom_secure_node.identity.claims import Backend, Claim
 from dicom_secure_node.node import scu, server
 from dicom_secure_node.node.host import PluginHost
+from dicom_secure_node.node.metrics import Metrics
 from dicom_secure_node.node.passed import PassedServer, start_passed
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.node.plugins.access import AccessPlugin
 from dicom_secure_node.node.plugins.audit import AuditPlugin
 from dicom_secure_node.node.plugins.certificate import CertificatePlugin
 from dicom_secure_node.node.plugins.identity import IdentityPlugin
+from dicom_secure_node.node.plugins.metrics import MetricsPlugin
 from dicom_secure_node.node.plugins.signatures import SignaturePlugin
 from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.identities import IdentityBackends, identity_policies
+from dicom_secure_node.secure_node.measuring import metrics_of
 from dicom_secure_node.secure_node.reporting import SummingUp
 from dicom_secure_node.secure_node.shared import NodeState, Shared
 from dicom_secure_node.signatures.verify import Verifier
@@ -73,6 +78,8 @@ class SecureNode:
     ----------
     audit : NodeAudit
         Where your program reports events of its own; `trail` is what keeps them.
+    metrics : Metrics
+        What the node has counted since it was made.
 
     Raises
     ------
@@ -99,6 +106,11 @@ class SecureNode:
         self.trail = self._shared.trail
         self.audit = self._shared.audit
         self._archives: tuple[Archive, ...] = ()
+        self.metrics = (
+            metrics_of(self.config, self.trail, self._shared.slots.__len__)
+            if self._shared.owner
+            else Metrics()  # the owner looks up the rest
+        )
         self._identities: IdentityBackends | None = None
         try:
             self._archives = building.open_archives(self.config)
@@ -337,6 +349,10 @@ class SecureNode:
         """Return what each plug-in does, in the order a connection meets them."""
         return [plugin.describe() for plugin in self._plugins]
 
+    def status(self) -> dict[str, Any]:
+        """Return how the node is, as plain data: what the ``status`` verb gets to see."""
+        return {"pid": os.getpid(), "at": time.time(), "metrics": self.metrics.snapshot()}
+
     # -- building --------------------------------------------------------------------------
 
     def _label(self, name: str | None) -> str:
@@ -409,7 +425,8 @@ class SecureNode:
 
     def _host(self, application: dict[Any, Any]) -> PluginHost:
         storage = next((p for p in self._plugins if isinstance(p, StoragePlugin)), None)
-        return PluginHost(self._plugins, storage.receive if storage else None, application)
+        plugins = [MetricsPlugin(self.metrics), *self._plugins]
+        return PluginHost(plugins, storage.receive if storage else None, application)
 
 
 def _nobody_verifies() -> Verifier:

@@ -9,6 +9,7 @@ import fcntl
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from types import TracebackType
@@ -109,6 +110,10 @@ class HandedSlots:
             self._channel.call("give_back", connection.id)
         return held
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._open)
+
 
 class _RemoteTrail:
     """Keeps audit messages in the supervisor's trail."""
@@ -137,6 +142,10 @@ class _RemoteTrail:
     def status(self) -> tuple[RepositoryStatus, ...]:
         """Return how delivery stands, one entry a repository."""
         return cast("tuple[RepositoryStatus, ...]", self._channel.call("status"))
+
+    def waiting_since(self) -> Mapping[str, datetime]:
+        """Return since when the oldest message waits, by repository."""
+        return cast("Mapping[str, datetime]", self._channel.call("waiting_since"))
 
 
 class _RemoteAudit(NodeAudit):

@@ -7,6 +7,8 @@ others. `remote` has its twin for those others, which asks for everything.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Protocol
 
 from dicom_secure_node import config
@@ -33,6 +35,8 @@ class KeptTrail(Protocol):
     def emit(self, message: AuditMessage) -> None: ...
 
     def status(self) -> tuple[RepositoryStatus, ...]: ...
+
+    def waiting_since(self) -> Mapping[str, datetime]: ...
 
 
 class Shared(Protocol):

@@ -18,6 +18,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -26,12 +27,15 @@ from dicom_secure_node import config
 from dicom_secure_node.archive import Archive
 from dicom_secure_node.errors import HandshakeRefused
 from dicom_secure_node.node.context import Connection
+from dicom_secure_node.node.metrics import merge
 from dicom_secure_node.node.plugins.audit import AuditPlugin
+from dicom_secure_node.node.plugins.metrics import MetricsPlugin
 from dicom_secure_node.node.server import Listener, SecureServer, describe
 from dicom_secure_node.node.slots import Slots, cut
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.channel import Call
 from dicom_secure_node.secure_node.crew import Crew, Launch, Worker
+from dicom_secure_node.secure_node.measuring import OfWorkers, metrics_of
 from dicom_secure_node.secure_node.reporting import SummingUp
 from dicom_secure_node.secure_node.shared import NodeState
 
@@ -84,6 +88,9 @@ class Supervisor:
         except BaseException:
             self._close()
             raise
+        self.metrics = metrics_of(tables, self._state.trail, self._slots.__len__)
+        self._counting = MetricsPlugin(self.metrics)
+        self._workers = OfWorkers()
         audit = self._state.audit
         self._audit = AuditPlugin(
             audit, tables.node.ae_title, self._state.limiter, self._archives, audit.remark
@@ -123,6 +130,11 @@ class Supervisor:
     def describe(self) -> list[str]:
         """Return what each plug-in does, in the order a connection meets them."""
         return [*self._doing, f"work is shared by {self.config.node.workers} processes"]
+
+    def status(self) -> dict[str, Any]:
+        """Return how the node is, all its processes together; see `SecureNode.status`."""
+        together = merge([self.metrics.snapshot(), *self._workers.asked(self._crew.tell)])
+        return {"pid": os.getpid(), "at": time.time(), "metrics": together}
 
     def stop(self) -> int:
         """Stop in order: requests in progress finish, new ones are refused, audit goes out.
@@ -186,6 +198,7 @@ class Supervisor:
             "%s: connection from %s refused: %s",
             connection.listener, connection.address, error.reason,
         )  # fmt: skip
+        self._counting.on_handshake_failed(connection, error)
         try:
             self._audit.on_handshake_failed(connection, error)
         except Exception:
@@ -209,9 +222,11 @@ class Supervisor:
             "failed": partial(crew.failed, worker),
             "draining": partial(crew.drain, worker),
             "ended": self._count_cut_off,
+            "report": partial(self._workers.report, worker.number),
             "emit": state.audit.emit,
             "full": lambda: state.trail.full,
             "status": state.trail.status,
+            "waiting_since": state.trail.waiting_since,
             "admit": state.limiter.admit,
             "associated": partial(self._associated, worker),
             "give_back": partial(self._give_back, worker),
@@ -266,6 +281,7 @@ class Supervisor:
 
     def _ended(self, worker: Worker) -> None:
         """Put in order what a worker has left that is gone."""
+        self._workers.ended(worker.number)
         left = dict(worker.connections)
         for connection_id in left:
             self._give_back(worker, connection_id)

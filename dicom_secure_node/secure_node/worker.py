@@ -7,14 +7,15 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from dicom_secure_node.config import NodeConfig
-from dicom_secure_node.errors import ConfigurationError, SecureNodeError
+from dicom_secure_node.errors import ConfigurationError, SecureNodeError, ServiceUnavailable
 from dicom_secure_node.node.passed import PassedServer
 from dicom_secure_node.secure_node.channel import Channel
-from dicom_secure_node.secure_node.handing import Arrived, End, take
+from dicom_secure_node.secure_node.handing import Arrived, End, Tell, take
 from dicom_secure_node.secure_node.node import SecureNode
 from dicom_secure_node.secure_node.remote import HandedSlots, RemoteState
 
@@ -60,8 +61,16 @@ def work(
         channel.call("failed", _as_ours(exc))
         return False
     last = threading.Event()
+
+    def report(question: int = 0) -> None:
+        channel.call("report", node.metrics.snapshot(), question)
+
+    report()
     threading.Thread(
-        target=_follow, args=(hand, servers, shared.handed, last), name="orders", daemon=True
+        target=_follow,
+        args=(hand, servers, shared.handed, last, report),
+        name="orders",
+        daemon=True,
     ).start()
     channel.call("ready", node.describe())
     told = False
@@ -69,7 +78,10 @@ def work(
         if told_to_stop() and not told:
             told = True
             channel.call("draining")  # it answers with the last order
-    channel.call("ended", node.stop())
+        report()
+    cut_off = node.stop()
+    report()
+    channel.call("ended", cut_off)
     return True
 
 
@@ -78,6 +90,7 @@ def _follow(
     servers: dict[str, PassedServer],
     slots: HandedSlots,
     last: threading.Event,
+    report: Callable[[int], None],
 ) -> None:
     """Carry out the supervisor's orders; without a supervisor there is nothing to live for."""
     while True:
@@ -98,6 +111,9 @@ def _follow(
                 slots.give_back(order.connection)
         elif isinstance(order, End):
             slots.end(order.connection_id)
+        elif isinstance(order, Tell):
+            with suppress(ServiceUnavailable):  # the next turn of the loop sees that it is gone
+                report(order.number)
         else:
             last.set()
 

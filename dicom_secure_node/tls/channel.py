@@ -16,7 +16,7 @@ import time
 
 from OpenSSL import SSL
 
-from dicom_secure_node.tls.engine import reader
+from dicom_secure_node.tls.engine import has_output, reader
 
 _READ_SIZE = 128 * 1024  # bytes asked of the kernel at a time
 _WRITE_SIZE = 256 * 1024  # bytes encrypted before they are sent
@@ -99,28 +99,25 @@ class Channel:
             Number of bytes, 0 when the peer ended.
         """
         while True:
-            filled = self._decrypt(view)
+            filled = self._decrypt(view) if self._fed or self._failure else 0
             if filled or self.ended or not view:
                 return filled
             self.flush_if_free()  # an answer OpenSSL owes by itself, such as a key update
             self.receive(deadline)
 
     def _decrypt(self, view: memoryview) -> int:
-        filled = 0
         with self._engine_lock:
             if self._failure:
                 raise self._failure
-            try:
-                while filled < len(view):
-                    filled += self._read(self.connection, view[filled:])
-            except SSL.WantReadError:
+            filled, end = self._read(self.connection, view)
+            if isinstance(end, SSL.WantReadError):
                 self._fed = False
-            except SSL.ZeroReturnError:  # close_notify
+            elif isinstance(end, SSL.ZeroReturnError):  # close_notify
                 self._fed, self.ended = False, True
-            except SSL.Error as exc:
-                self._failure = exc  # what came before it is good and delivered first
+            elif end is not None:
+                self._failure = end  # what came before it is good and delivered first
                 if not filled:
-                    raise
+                    raise end
         return filled
 
     def pending(self) -> int:
@@ -129,9 +126,11 @@ class Channel:
         Also 1 where an end or a failure is waiting to be told, so that a caller who polls
         the socket comes and reads.
         """
+        if not (self._fed or self._failure):
+            return 0  # it has been asked for more than it had
         with self._engine_lock:
             ready = self.connection.pending()
-            if ready or not self._fed:
+            if ready:
                 return ready
             try:
                 self.connection.recv(1, socket.MSG_PEEK)
@@ -162,6 +161,9 @@ class Channel:
 
     def flush_if_free(self) -> None:
         """Send what the engine has written as far as that takes no waiting for anybody."""
+        with self._engine_lock:
+            if not self._outgoing and not has_output(self.connection):
+                return
         if not self._write_lock.acquire(blocking=False):
             return  # the writer will
         try:
@@ -175,6 +177,8 @@ class Channel:
         while True:
             if not self._outgoing:
                 with self._engine_lock:
+                    if not has_output(self.connection):
+                        return
                     try:
                         self._outgoing = memoryview(self.connection.bio_read(64 * 1024))
                     except SSL.WantReadError:

@@ -32,6 +32,7 @@ def _private(name: str) -> Any | None:
     return getattr(getattr(SSL, "_lib", None), name, None)
 
 
+@functools.cache
 def fallbacks() -> tuple[str, ...]:
     """Return what this pyOpenSSL makes us do the public and lesser way."""
     checks = {
@@ -40,6 +41,9 @@ def fallbacks() -> tuple[str, ...]:
         "reading into a buffer": _private("SSL_read")
         and getattr(SSL, "_ffi", None)
         and hasattr(SSL.Connection, "_raise_ssl_error"),
+        "looking for output": _private("BIO_get_mem_data")
+        and hasattr(SSL.Connection, "bio_read")
+        and getattr(SSL, "_ffi", None),
         "refusing application protocols": hasattr(SSL, "_ALPNSelectHelper"),
     }
     return tuple(name for name, there in checks.items() if not there)
@@ -98,24 +102,60 @@ class _Forgetful(list[Exception]):
         """Do nothing."""
 
 
-def reader() -> Callable[[SSL.Connection, memoryview], int]:
-    """Return the fastest way to decrypt into a buffer; it raises what `recv_into` raises."""
+Drain = Callable[[SSL.Connection, memoryview], tuple[int, SSL.Error | None]]
+
+_WANT_READ = SSL.WantReadError()  # one for all: it is made for each lot of records otherwise
+
+
+def reader() -> Drain:
+    """Return the fastest way to decrypt what is at hand into a buffer.
+
+    It returns how many bytes it wrote, and what ended it before the buffer was full.
+    """
     if "reading into a buffer" in fallbacks():
         return _read_public
     return _read_private
 
 
-def _read_public(connection: SSL.Connection, view: memoryview) -> int:
-    return connection.recv_into(view)
+def _read_public(connection: SSL.Connection, view: memoryview) -> tuple[int, SSL.Error | None]:
+    filled = 0
+    try:
+        while filled < len(view):
+            filled += connection.recv_into(view[filled:])
+    except SSL.Error as exc:
+        return filled, exc
+    return filled, None
 
 
-def _read_private(connection: Any, view: memoryview) -> int:
+def _read_private(connection: Any, view: memoryview) -> tuple[int, SSL.Error | None]:
     """Let OpenSSL write the plain text where the caller wants it: no allocation, no copy."""
+    read, pointed, size = SSL._lib.SSL_read, connection._ssl, len(view)  # type: ignore[attr-defined]
+    filled = 0
     with SSL._ffi.from_buffer(view, require_writable=True) as pointer:  # type: ignore[attr-defined]
-        count: int = SSL._lib.SSL_read(connection._ssl, pointer, len(view))  # type: ignore[attr-defined]
-    if count <= 0:
+        while filled < size:
+            count: int = read(pointed, pointer + filled, size - filled)  # a record at a time
+            if count <= 0:
+                return filled, _ended_by(connection, count)
+            filled += count
+    return filled, None
+
+
+def _ended_by(connection: Any, count: int) -> SSL.Error:
+    """Return why OpenSSL did not read."""
+    if SSL._lib.SSL_get_error(connection._ssl, count) == SSL._lib.SSL_ERROR_WANT_READ:  # type: ignore[attr-defined]
+        return _WANT_READ
+    try:
         connection._raise_ssl_error(connection._ssl, count)
-    return count
+    except SSL.Error as exc:
+        return exc
+    return SSL.Error("OpenSSL gives no reason")
+
+
+def has_output(connection: Any) -> bool:
+    """Tell whether OpenSSL has written something to be sent; True where that cannot be known."""
+    if "looking for output" in fallbacks():
+        return True
+    return bool(SSL._lib.BIO_get_mem_data(connection._from_ssl, SSL._ffi.NULL) > 0)  # type: ignore[attr-defined]
 
 
 def group_name(connection: SSL.Connection) -> str | None:

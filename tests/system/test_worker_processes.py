@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -158,6 +159,32 @@ def test_a_renewed_certificate_is_served_by_all(home: Path) -> None:
         assert renewed.returncode == 0, renewed.stderr
         (new,) = set(certificates(node))
         assert new != old
+
+
+def figures(node: Node) -> Any:
+    """Return what the ``status`` verb says."""
+    done = cli("status", "--home", node.home, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_figures_are_those_of_all_processes_also_of_one_that_was_killed(home: Path) -> None:
+    with Node(home, change=TWO) as node, ExitStack() as stack:
+        peers = [stack.enter_context(Peer(node.connect())) for _ in range(4)]
+        for number, peer in enumerate(peers):
+            assert peer.associate()[0] == ASSOCIATE_AC
+            assert peer.store(b"1.2.3.6.%d" % number, small_ct(b"1.2.3.6.%d" % number)) == 0
+        shown = figures(node)
+        assert shown["pid"] == node.pid
+        assert shown["associations"]["accepted"] == shown["associations"]["open"] == 4
+        assert shown["connections"]["open"] == 4
+        assert shown["stores"]["kept"] == 4
+        os.kill(min(workers(node)), signal.SIGKILL)
+        node.wait_for_alert("worker process", kind=CONFIGURATION)
+        shown = figures(node)
+        assert shown["associations"]["accepted"] == 4
+        assert shown["associations"]["open"] == shown["connections"]["open"] == 2
+        assert shown["stores"]["kept"] == 4
 
 
 # -- limits --------------------------------------------------------------------------------

@@ -32,10 +32,41 @@ def test_both_readers_read_the_same() -> None:
         client.send(b"hello")
         server.bio_write(client.bio_read(65536))
         buffer = bytearray(10)
-        assert read(server, memoryview(buffer)[2:]) == 5
+        count, end = read(server, memoryview(buffer)[2:])
+        assert (count, type(end)) == (5, SSL.WantReadError)
         assert buffer == b"\0\0hello\0\0\0"
-        with pytest.raises(SSL.WantReadError):
-            read(server, memoryview(buffer))
+        client.send(b"again")
+        client.shutdown()
+        server.bio_write(client.bio_read(65536))
+        count, end = read(server, memoryview(buffer)[:3])
+        assert (count, end, bytes(buffer[:3])) == (3, None, b"aga")
+        count, end = read(server, memoryview(buffer))
+        assert (count, type(end), bytes(buffer[:2])) == (2, SSL.ZeroReturnError, b"in")
+
+
+def test_a_damaged_record_ends_a_read_after_what_came_before_it() -> None:
+    for read in (engine._read_public, engine.reader()):
+        server, client = _memory_pair()
+        client.send(b"good")
+        good = client.bio_read(65536)
+        client.send(b"bad")
+        bad = bytearray(client.bio_read(65536))
+        bad[-1] ^= 1
+        server.bio_write(good + bytes(bad))
+        buffer = bytearray(10)
+        count, end = read(server, memoryview(buffer))
+        assert (count, bytes(buffer[:4])) == (4, b"good")
+        assert isinstance(end, SSL.Error)
+        assert not isinstance(end, (SSL.WantReadError, SSL.ZeroReturnError))
+
+
+def test_output_is_seen_before_it_is_taken() -> None:
+    server, client = _memory_pair()
+    assert not engine.has_output(client)
+    client.send(b"hello")
+    assert engine.has_output(client)
+    server.bio_write(client.bio_read(65536))
+    assert not engine.has_output(client)
 
 
 def test_a_reader_refuses_a_buffer_it_may_not_write() -> None:

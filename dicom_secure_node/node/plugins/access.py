@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dicom_secure_node.errors import AccessRefused, OperationRefused
 from dicom_secure_node.identity.access import AccessFacts, AccessPolicy
 from dicom_secure_node.node.context import AssociationContext, OperationContext
 from dicom_secure_node.node.plugin import Plugin
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of everybody's requests on one association."""
+
+    facts: AccessFacts
 
 
 class AccessPlugin(Plugin):
@@ -43,12 +50,14 @@ class AccessPlugin(Plugin):
 
     def on_operation(self, operation: OperationContext) -> None:
         """Refuse a request no rule allows (PS3.7 C.5.25: 0x0124, not authorised)."""
-        facts = replace(
-            _facts(operation.association),
-            operation=operation.service,
-            sop_class=operation.sop_class,
+        association = operation.association
+        known = association.kept(_Known)
+        if known is None:  # nothing of it changes once the association is there
+            known = _Known(_facts(association))
+            association.keep(known)
+        decision = self._policy.decide(
+            replace(known.facts, operation=operation.service, sop_class=operation.sop_class)
         )
-        decision = self._policy.decide(facts)
         if not decision.allowed:
             raise OperationRefused(decision.reason)
 
