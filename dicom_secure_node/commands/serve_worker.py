@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
 from multiprocessing.connection import Connection
@@ -13,6 +14,8 @@ from dicom_secure_node.commands.serve import application_entity
 from dicom_secure_node.errors import SecureNodeError
 from dicom_secure_node.secure_node.channel import Channel
 from dicom_secure_node.secure_node.worker import work
+
+logger = logging.getLogger("dicom_secure_node.serve")
 
 
 def main() -> int:
@@ -30,7 +33,7 @@ def main() -> int:
     try:
         good = work(hand, channel, args.turn, application_entity, lambda: signals.arrived)
     except SecureNodeError as exc:
-        sys.stderr.write(f"{commands.PROGRAM}: error: {commands.explain(exc)}\n")
+        logger.error("this worker ends: %s", commands.explain(exc))
         return commands.exit_code(exc)
     return commands.DONE if good else commands.NEGATIVE
 
