@@ -167,7 +167,13 @@ class Counts:
 _COLUMNS = tuple(f.name for f in fields(Entry))
 _INSERT = (
     f"INSERT INTO instance ({', '.join(_COLUMNS)}) "  # noqa: S608 - our own column names
-    f"VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"
+    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
+# Another process may have found the file before its row was written: what the gates found out is
+# in no file, so such a row lacks it.
+_ADD = (
+    f"{_INSERT} ON CONFLICT (sop_instance, version) DO UPDATE SET findings = excluded.findings "
+    "WHERE findings IS NULL AND association_id = excluded.association_id ON CONFLICT DO NOTHING"
 )
 _VALUES, _TLS = attrgetter(*_COLUMNS), _COLUMNS.index("tls")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM instance"  # noqa: S608
@@ -221,21 +227,20 @@ class Index:
             self._database.close()
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Add rows in one transaction; a row that is there stays as it is."""
+        """Add rows in one transaction; to one that is there only its findings are added."""
         rows = [_row(entry) for entry in entries]
         with self._transaction() as database:
-            database.executemany(_INSERT, rows)
+            database.executemany(_ADD, rows)
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Add or replace rows in one transaction; what only the index knows is kept."""
         kept = ", ".join(
             f"{c} = excluded.{c}" for c in _COLUMNS if c not in ("audited", "findings")
         )
-        statement = _INSERT.removesuffix("ON CONFLICT DO NOTHING")
         rows = [_row(entry) for entry in entries]
         with self._transaction() as database:
             database.executemany(
-                f"{statement} ON CONFLICT (sop_instance, version) DO UPDATE SET {kept}", rows
+                f"{_INSERT} ON CONFLICT (sop_instance, version) DO UPDATE SET {kept}", rows
             )
 
     def remove(self, paths: Iterable[str]) -> None:

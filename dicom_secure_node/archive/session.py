@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from dicom_secure_node.durable.files import fsync_folder
@@ -43,15 +45,26 @@ class Session:
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._path = folder / f"{self._name}{_SESSION}"
-        guard = _open(folder / _LOCK)
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX)  # one at a time: a new session is locked when seen
+        with self._guarded():
             self.found_unclean = self._sweep()
             self._descriptor = _open(self._path)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        fsync_folder(folder)  # so that a power cut is noticed, too
+
+    def sweep(self) -> bool:
+        """Remove what processes left that have died meanwhile; tell whether there was one."""
+        with self._guarded():
+            return self._sweep()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keep others out: one at a time, so that a new session is locked when it is seen."""
+        guard = _open(self._folder / _LOCK)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            yield
         finally:
             os.close(guard)
-        fsync_folder(folder)  # so that a power cut is noticed, too
 
     def temporary(self) -> Path:
         """Return a name nobody has used; safe to call from any thread, and after a fork."""

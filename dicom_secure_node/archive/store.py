@@ -186,6 +186,22 @@ class Archive:
         """Hash every file again; yield a verdict on each, and on those that are gone."""
         return check(self.folder, self._read())
 
+    def recover(self) -> None:
+        """Put in order what another process left that used this folder and has died.
+
+        Raises
+        ------
+        ServiceUnavailable
+            The folder or index cannot be used.
+        """
+        try:
+            found = self._session.sweep()
+        except OSError as exc:
+            raise ServiceUnavailable("archive", str(exc)) from exc
+        if found:
+            self._compare()
+            self._session.forget()
+
     def rebuild(self, progress: Callable[[int], None] | None = None) -> Rebuilt:
         """Read every file again and bring the index into agreement, also while receiving.
 

@@ -6,9 +6,12 @@ import argparse
 import functools
 import getpass
 import logging
+import os
 import shlex
 import signal
+import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,12 @@ from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
 from dicom_secure_node.secure_node import SecureNode
+from dicom_secure_node.secure_node.supervisor import Supervisor
 from dicom_secure_node.secure_node.watching import Watch, server_class
 
 logger = logging.getLogger("dicom_secure_node.serve")
 
+_WORKER = "dicom_secure_node.commands.serve_worker"
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 Annex A
 
 
@@ -61,22 +66,20 @@ def run(args: argparse.Namespace) -> int:
     config = _configuration(args)
     if config.metrics.port:
         server_class()
-    ae = application_entity(config)
     signals = Signals()
-    node = SecureNode(config, ask_passphrase=_ask if sys.stdin.isatty() else None)
+    node, listen = _node(config, args.verbose)
     watch = Watch(node.status, _folder(args), config.metrics)
     try:
         watch.start()
         try:
-            servers = node.listen(ae)
+            ports = listen()
         except OSError as exc:
             where = ", ".join(f"{one.host}:{one.port}" for one in config.listener)
             raise ServiceUnavailable(f"listener {where}", exc.strerror or str(exc)) from exc
         for what in node.describe():
             logger.info("%s", what)
-        for table, server in zip(config.listener, servers, strict=True):
-            port = server.server_address[1]
-            if server is servers[0]:
+        for table, port in zip(config.listener, ports, strict=True):
+            if table is config.listener[0]:
                 _show_how_to_send(args.home, table.profile, port)
             protection = "no TLS" if table.profile == PLAIN else f"TLS profile {table.profile}"
             logger.info("listening on %s:%d (%s, %s)", table.host, port, table.label, protection)
@@ -89,6 +92,32 @@ def run(args: argparse.Namespace) -> int:
         logger.warning("%d associations were cut off", cut_off)
     logger.info("stopped")
     return commands.INTERRUPTED if number == signal.SIGINT else commands.DONE
+
+
+def _node(
+    config: NodeConfig, verbose: bool
+) -> tuple[SecureNode | Supervisor, Callable[[], list[int]]]:
+    """Return the node, and what makes it listen and returns its ports."""
+    ask = _ask if sys.stdin.isatty() else None
+    ae = application_entity(config)  # its settings may be wrong: better now than in a worker
+    if config.node.workers > 1:
+        supervisor = Supervisor(config, functools.partial(_launch, verbose), ask)
+        return supervisor, supervisor.listen
+    node = SecureNode(config, ask_passphrase=ask)
+    return node, lambda: [int(server.server_address[1]) for server in node.listen(ae)]
+
+
+def _launch(verbose: bool, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a worker, which finds its modules where this process does (-P: and nowhere else)."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    words = ["--verbose"] if verbose else []
+    return subprocess.Popen(  # noqa: S603 - a module of ours
+        [sys.executable, "-P", "-m", _WORKER, *words, *map(str, descriptors)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        process_group=0,  # ctrl-C is for the first process alone
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
 
 
 def application_entity(config: NodeConfig) -> Any:

@@ -71,7 +71,7 @@ class Node:
         In the order they are asked: a name of ours, of the entry points
         ``dicom_secure_node.plugins``, or of those a program hands over.
     workers : int
-        Processes sharing the port. This release has one.
+        Processes that ``serve`` shares the work among; with more than one, another listens.
     """
 
     ae_title: str = "SECURENODE"
@@ -90,8 +90,7 @@ class Node:
         for name in self.plugins:
             once = bool(name.strip()) and self.plugins.count(name) == 1
             _demand(once, "plugins", name, "each name once, none of them empty")
-        wanted = "1: several worker processes come with a later release"
-        _demand(self.workers == 1, "workers", self.workers, wanted)
+        _within(self, 1, 64, "workers")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from dicom_secure_node.identity.claims import (
 )
 from dicom_secure_node.identity.jwks import ALGORITHMS, MAX_KID_LENGTH, PublicKey
 from dicom_secure_node.identity.key_sources import KeySource
-from dicom_secure_node.identity.replay import ReplayStore, utc_now
+from dicom_secure_node.identity.replay import Uses, utc_now
 
 try:
     import jwt
@@ -87,7 +87,7 @@ class JwtBackend:
         Seconds the issuer's clock may be off.
     max_lifetime : float or None
         Seconds from ``iat`` to ``exp`` at most; None takes any.
-    once : ReplayStore or None
+    once : Uses or None
         Remembers each token (``jti``, then required): it serves for one association only.
     clock : callable
         The present time, aware.
@@ -114,7 +114,7 @@ class JwtBackend:
         attribute_claims: Sequence[str] = ("iss", "client_id", "azp"),
         leeway: float = 60,
         max_lifetime: float | None = 86_400,
-        once: ReplayStore | None = None,
+        once: Uses | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if jwt is None:

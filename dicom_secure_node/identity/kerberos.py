@@ -38,7 +38,7 @@ from dicom_secure_node.identity.krb5 import (
     accept_request,
     check_keytab,
 )
-from dicom_secure_node.identity.replay import ReplayStore, utc_now
+from dicom_secure_node.identity.replay import ReplayStore, Uses, utc_now
 
 MAX_TICKET_LENGTH = 48_000  # bytes; what Windows allows its own (MaxTokenSize)
 
@@ -94,7 +94,7 @@ class KerberosBackend:
     principal : str, optional
         The service a ticket has to be for, ``dicom/host@REALM``. By default any ``dicom/...``
         in the keytab: a ticket for another service of this host is no good here.
-    used : ReplayStore, optional
+    used : Uses, optional
         Remembers what was seen; in memory only by default, so that a restart forgets it.
     skew : timedelta
         How far the requestor's clock may be from ours; ``clockskew`` in ``krb5.conf``, 5
@@ -118,7 +118,7 @@ class KerberosBackend:
         keytab: Path,
         principal: str | None = None,
         *,
-        used: ReplayStore | None = None,
+        used: Uses | None = None,
         skew: timedelta = timedelta(minutes=5),
         realms: Collection[str] = (),
         clock: Clock = utc_now,

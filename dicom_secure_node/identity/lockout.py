@@ -27,6 +27,7 @@ import unicodedata
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dicom_secure_node.errors import ConfigurationError, IdentityRefused
 from dicom_secure_node.identity.claims import Backend, Claim, Identity, IdentityType, PeerFacts
@@ -101,6 +102,18 @@ class _Counters:
 
     def forget(self, key: bytes) -> None:
         self._counts.pop(key, None)
+
+
+class Counts(Protocol):
+    """What a back-end needs of `Lockout`, which may be in another process."""
+
+    def check(self, user: str, address: str) -> None: ...
+
+    def delay(self, user: str) -> float: ...
+
+    def failed(self, user: str, address: str) -> Locked | None: ...
+
+    def succeeded(self, user: str, address: str) -> None: ...
 
 
 class Lockout:
@@ -248,7 +261,7 @@ class LockingBackend:
     ----------
     backend : Backend
         What verifies.
-    lockout : Lockout
+    lockout : Counts
         What counts.
     on_locked : callable
         Told user (empty: the whole address) and address when a lock begins.
@@ -259,7 +272,7 @@ class LockingBackend:
     def __init__(
         self,
         backend: Backend,
-        lockout: Lockout,
+        lockout: Counts,
         on_locked: Callable[[str, str], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from dicom_secure_node.durable.journal import Journal
 from dicom_secure_node.errors import LimitReached
@@ -26,6 +27,14 @@ logger = logging.getLogger(__name__)
 def utc_now() -> datetime:
     """Return the present time in UTC."""
     return datetime.now(UTC)
+
+
+class Uses(Protocol):
+    """What a back-end needs of `ReplayStore`, which may be in another process."""
+
+    def use(self, key: str, until: datetime) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class ReplayStore:

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from dicom_secure_node.errors import ConfigurationError, IdentityRefused, MissingExtra
 from dicom_secure_node.identity import saml_conditions, saml_response
 from dicom_secure_node.identity.claims import Claim, Identity, IdentityType, PeerFacts
-from dicom_secure_node.identity.replay import ReplayStore, utc_now
+from dicom_secure_node.identity.replay import ReplayStore, Uses, utc_now
 from dicom_secure_node.identity.saml_xml import (
     ASSERTION,
     RESPONSE,
@@ -101,7 +101,7 @@ class SamlBackend:
     audience : str
         Our name as service provider (entity ID): what assertions have to be for.
     issuers : sequence of Issuer
-    used : ReplayStore, optional
+    used : Uses, optional
         What remembers assertions; in memory only where left out.
     clock : callable
         Returns the time, aware.
@@ -129,7 +129,7 @@ class SamlBackend:
         self,
         audience: str,
         issuers: Sequence[Issuer],
-        used: ReplayStore | None = None,
+        used: Uses | None = None,
         *,
         clock: Callable[[], datetime] = utc_now,
         skew: float = 120.0,

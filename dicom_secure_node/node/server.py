@@ -8,7 +8,6 @@ loop: one silent peer keeps everybody else out.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import select
 import socket
@@ -17,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Any, Protocol, cast
 
 from pynetdicom import _handlers, evt
@@ -31,6 +29,7 @@ from dicom_secure_node.node.buffered import BufferedSocket
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.host import PluginHost
 from dicom_secure_node.node.limits import Limits
+from dicom_secure_node.node.slots import Counting, Slots
 
 logger = logging.getLogger(__name__)
 
@@ -63,87 +62,6 @@ class Listener:
     context: Callable[[], TransportContext] | None = None
     observe: bool = False
     limits: Limits = field(default_factory=Limits)
-
-
-@dataclass
-class _Open:
-    """One open connection."""
-
-    host: str
-    sock: socket.socket
-
-
-class Slots:
-    """Counts open connections, in all and from each address.
-
-    An IPv6 host has a network of 64 bits of addresses to itself, so that counts as one.
-
-    Connections without an association yet may fill half of all; one more ends the oldest of
-    them. A peer that means it is through its handshake long before it is the oldest; peers
-    that connect and say nothing cannot keep it out.
-    """
-
-    def __init__(self, total: int, per_address: int) -> None:
-        self._total = total
-        self._per_address = per_address
-        self._lock = threading.Lock()
-        self._open: dict[str, _Open] = {}
-        self._waiting: dict[str, None] = {}  # without an association, the oldest first
-
-    def take(self, connection: Connection, sock: socket.socket) -> str:
-        """Take a slot; return why there is none, or an empty string."""
-        host = _host(connection.address)
-        with self._lock:
-            if sum(1 for one in self._open.values() if one.host == host) >= self._per_address:
-                return f"{self._per_address} connections are open from this address"
-            if len(self._waiting) >= max(1, self._total // 2):
-                self._end_oldest()
-            elif len(self._open) >= self._total:
-                return f"{self._total} connections are open"
-            self._open[connection.id] = _Open(host, sock)
-            self._waiting[connection.id] = None
-            return ""
-
-    def _end_oldest(self) -> None:
-        oldest = next(iter(self._waiting))
-        logger.warning("too many connections without an association: the oldest is ended")
-        with contextlib.suppress(OSError):  # it may have ended by itself
-            # Not by way of TLS, which a thread of its own is busy with.
-            socket.socket.shutdown(self._open[oldest].sock, socket.SHUT_RDWR)
-        self._forget(oldest)
-
-    def secured(self, connection: Connection, sock: socket.socket) -> None:
-        """Note the socket that stands for a connection from now on."""
-        with self._lock:
-            if connection.id in self._open:
-                self._open[connection.id].sock = sock
-
-    def associated(self, connection: Connection) -> None:
-        """Note that a connection has an association now."""
-        with self._lock:
-            self._waiting.pop(connection.id, None)
-
-    def give_back(self, connection: Connection) -> bool:
-        """Give a slot back; return False when it had been taken away."""
-        with self._lock:
-            held = connection.id in self._open
-            self._forget(connection.id)
-            return held
-
-    def _forget(self, connection_id: str) -> None:
-        self._open.pop(connection_id, None)
-        self._waiting.pop(connection_id, None)
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._open)
-
-
-def _host(address: str) -> str:
-    """Return what one peer cannot change of its address."""
-    if ":" not in address or address.startswith("fe80:"):
-        return address  # a link-local peer has to be on our own link
-    return str(ip_network((address.partition("%")[0], 64), strict=False))
 
 
 class _ConnectionHandler(RequestHandler):
@@ -187,7 +105,7 @@ class SecureServer(ThreadedAssociationServer):
         *args: Any,
         listener: Listener,
         host: PluginHost,
-        slots: Slots | None = None,
+        slots: Counting | None = None,
         quiet: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -196,7 +114,7 @@ class SecureServer(ThreadedAssociationServer):
         limits = listener.limits
         if slots is None:  # one without a connection yet is falsy
             slots = Slots(limits.connections, limits.connections_per_address)
-        self._slots = slots
+        self._slots: Counting = slots
         self._quiet = quiet
         self._connections: dict[socket.socket, Connection] = {}
         self.draining = False
@@ -245,8 +163,14 @@ class SecureServer(ThreadedAssociationServer):
         return sock, address
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Take a connection from its first byte to its association, in its own thread."""
-        connection = self._describe(request, client_address)
+        """Serve a connection that was just accepted, in a thread of its own."""
+        connection = describe(self.listener, request, client_address)
+        self.serve_connection(request, connection, client_address)
+
+    def serve_connection(
+        self, request: socket.socket, connection: Connection, client_address: Any
+    ) -> None:
+        """Take a connection from its first byte to its association, in this thread."""
         why = "the node is stopping" if self.draining else self._slots.take(connection, request)
         if why:
             request.close()
@@ -276,20 +200,6 @@ class SecureServer(ThreadedAssociationServer):
         return HandshakeRefused("tls failure", type(exc).__name__)
 
     # -- our own ---------------------------------------------------------------------------
-
-    def _describe(self, sock: socket.socket, address: Any) -> Connection:
-        try:
-            local = sock.getsockname()
-        except OSError:
-            local = ("", 0)
-        return Connection(
-            self.listener.name,
-            str(address[0]).removeprefix("::ffff:"),
-            int(address[1]),
-            str(local[0]).removeprefix("::ffff:"),
-            int(local[1]),
-            observe=self.listener.observe,
-        )
 
     def _secure(self, sock: socket.socket, connection: Connection) -> socket.socket:
         """Shake hands, or make sure that a plain peer is one (PS3.15 Annex B)."""
@@ -367,6 +277,22 @@ class SecureServer(ThreadedAssociationServer):
         return len(waiting)
 
 
+def describe(listener: Listener, sock: socket.socket, address: Any) -> Connection:
+    """Return what is known of a connection `listener` has just accepted from `address`."""
+    try:
+        local = sock.getsockname()
+    except OSError:
+        local = ("", 0)
+    return Connection(
+        listener.name,
+        str(address[0]).removeprefix("::ffff:"),
+        int(address[1]),
+        str(local[0]).removeprefix("::ffff:"),
+        int(local[1]),
+        observe=listener.observe,
+    )
+
+
 def _show_pdu(event: evt.Event) -> None:
     """Format a PDU for the debug log, as pynetdicom does, but no passcode or ticket."""
     pdu = cast(Any, event).pdu
@@ -414,7 +340,7 @@ def start(
     listener: Listener,
     host: PluginHost,
     *,
-    slots: Slots | None = None,
+    slots: Counting | None = None,
     quiet: bool = False,
     evt_handlers: Sequence[tuple[Any, ...]] = (),
     ae_title: str | None = None,
@@ -430,7 +356,7 @@ def start(
         IPv4 or IPv6 address, and the port; 0 takes any free one.
     listener : Listener
     host : PluginHost
-    slots : Slots, optional
+    slots : Counting, optional
         Shared with other listeners of the node.
     quiet : bool
         Do not format every PDU for pynetdicom's debug log.

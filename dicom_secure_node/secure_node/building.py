@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dicom_secure_node import config
+from dicom_secure_node.archive import Archive
+from dicom_secure_node.archive.layout import QUARANTINE
 from dicom_secure_node.audit.transport import Repository
 from dicom_secure_node.config import PLAIN
 from dicom_secure_node.errors import ConfigurationError, InvalidCertificate
@@ -211,6 +213,27 @@ def client_context(
         credential = load_credential_base(table.credential[0], _passphrase(table, ask))
         trust = load_trust(table.trust, table.crl)
         return ClientContext(profile, credential, trust, check_name)
+
+
+def open_archives(tables: config.NodeConfig) -> tuple[Archive, ...]:
+    """Open the archive and, where signatures may send instances there, the quarantine behind it.
+
+    Raises
+    ------
+    ServiceUnavailable
+        A folder or index cannot be used.
+    """
+    if "storage" not in tables.node.plugins:
+        return ()
+    table = tables.archive
+    archive = Archive(table.path, index=table.index, duplicates=table.duplicates)
+    if tables.signatures.refused != "quarantine":
+        return (archive,)
+    try:
+        return archive, Archive(archive.folder / QUARANTINE, duplicates="version")
+    except BaseException:
+        archive.close()
+        raise
 
 
 def limits_of(table: config.Limits) -> Limits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,12 +13,13 @@ from dicom_secure_node.identity.jwt_tokens import JwtBackend
 from dicom_secure_node.identity.kerberos import KerberosBackend
 from dicom_secure_node.identity.key_sources import open_source
 from dicom_secure_node.identity.ldap_directory import LdapBackend
-from dicom_secure_node.identity.lockout import LockingBackend, Lockout
+from dicom_secure_node.identity.lockout import LockingBackend
 from dicom_secure_node.identity.passcodes import PasscodeBackend
 from dicom_secure_node.identity.policy import IdentityPolicy
-from dicom_secure_node.identity.replay import ReplayStore
+from dicom_secure_node.identity.replay import Uses
 from dicom_secure_node.identity.saml import SamlBackend, load_issuer
 from dicom_secure_node.pki.credential import load_credential_base
+from dicom_secure_node.secure_node.shared_identity import IdentityState, SharedIdentity
 
 
 class IdentityBackends:
@@ -32,6 +32,8 @@ class IdentityBackends:
         The program's own; a type one of them takes is not built again.
     on_locked : callable
         Told user (empty: the whole address) and address when a lock begins.
+    shared : SharedIdentity
+        What several processes of a node have to agree on.
 
     Attributes
     ----------
@@ -48,8 +50,10 @@ class IdentityBackends:
         tables: config.NodeConfig,
         given: Sequence[Backend],
         on_locked: Callable[[str, str], None],
+        shared: SharedIdentity,
     ) -> None:
         self._table = table = tables.identity
+        self._shared = shared
         self._ends = ExitStack()
         served = {kind for backend in given for kind in backend.kinds}
         made: list[Backend] = []
@@ -64,11 +68,10 @@ class IdentityBackends:
             raise
         everybody = [*given, *made]
         if table.lockout.failures or table.lockout.address_failures:
-            lockout = _lockout(table.lockout)
             # What nobody can guess needs no lock, and a device that repeats a ticket gone stale
             # would shut out whoever shares its address.
             everybody = [
-                LockingBackend(one, lockout, on_locked)
+                LockingBackend(one, shared.lockout, on_locked)
                 if IdentityType.PASSCODE in one.kinds
                 else one
                 for one in everybody
@@ -82,25 +85,24 @@ class IdentityBackends:
     def _make(self, kind: IdentityType) -> Backend | None:
         table = self._table
         if kind is IdentityType.PASSCODE:
-            return PasscodeBackend(table.passcode.file) if not table.ldap else _ldap(table.ldap)
+            if table.ldap:
+                return LdapBackend(table.ldap)
+            return PasscodeBackend(
+                table.passcode.file, places=self._shared.places, turn=self._shared.turn
+            )
         if kind is IdentityType.KERBEROS and table.kerberos:
             kerberos = table.kerberos
             return KerberosBackend(
                 kerberos.keytab,
                 kerberos.principal or None,
-                used=self._used("kerberos"),
+                used=self._shared.used("kerberos"),
                 realms=kerberos.realms,
             )
         if kind is IdentityType.SAML and table.saml:
-            return _saml(table.saml, self._used("saml"))
+            return _saml(table.saml, self._shared.used("saml"))
         if kind is IdentityType.JWT and table.jwt:
-            return _jwt(table.jwt, self._used("jwt") if table.jwt.one_time else None)
+            return _jwt(table.jwt, self._shared.used("jwt") if table.jwt.one_time else None)
         return None  # a name nobody verifies, or a table that is missing: the policy says so
-
-    def _used(self, name: str) -> ReplayStore:
-        store = ReplayStore(self._table.replay / name)
-        self._ends.callback(store.close)
-        return store
 
 
 def identity_policies(tables: config.NodeConfig) -> dict[str, IdentityPolicy]:
@@ -117,13 +119,16 @@ def check(tables: config.NodeConfig) -> None:
         What would keep the node from starting.
     """
     with TemporaryDirectory() as scratch:
-        identity = replace(tables.identity, replay=Path(scratch))
-        made = IdentityBackends(replace(tables, identity=identity), (), _tell_nobody)
+        shared = IdentityState(tables.identity.lockout, Path(scratch))
         try:
-            for policy in identity_policies(tables).values():
-                policy.check(made.backends)
+            made = IdentityBackends(tables, (), _tell_nobody, shared)
+            try:
+                for policy in identity_policies(tables).values():
+                    policy.check(made.backends)
+            finally:
+                made.close()
         finally:
-            made.close()
+            shared.close()
 
 
 def _tell_nobody(user: str, address: str) -> None:
@@ -140,11 +145,7 @@ def _nothing() -> None:
     """Close a back-end that has nothing to close."""
 
 
-def _ldap(table: config.LdapSettings) -> LdapBackend:
-    return LdapBackend(table)
-
-
-def _saml(table: config.Saml, used: ReplayStore) -> SamlBackend:
+def _saml(table: config.Saml, used: Uses) -> SamlBackend:
     return SamlBackend(
         table.audience,
         [load_issuer(one.entity_id, one.certificate) for one in table.issuer],
@@ -156,7 +157,7 @@ def _saml(table: config.Saml, used: ReplayStore) -> SamlBackend:
     )
 
 
-def _jwt(table: config.Jwt, once: ReplayStore | None) -> JwtBackend:
+def _jwt(table: config.Jwt, once: Uses | None) -> JwtBackend:
     return JwtBackend(
         table.issuer,
         table.audience,
@@ -167,13 +168,4 @@ def _jwt(table: config.Jwt, once: ReplayStore | None) -> JwtBackend:
         leeway=table.leeway_seconds,
         max_lifetime=table.max_lifetime_seconds or None,
         once=once,
-    )
-
-
-def _lockout(table: config.Lockout) -> Lockout:
-    return Lockout(
-        failures=table.failures,
-        window=table.window_seconds,
-        lock=table.lock_seconds,
-        address_failures=table.address_failures,
     )

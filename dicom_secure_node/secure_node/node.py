@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -30,11 +29,6 @@ from pynetdicom.association import Association
 
 from dicom_secure_node import config as configuration
 from dicom_secure_node.archive import Archive
-from dicom_secure_node.archive.layout import QUARANTINE
-from dicom_secure_node.audit.limiter import AlertLimiter
-from dicom_secure_node.audit.messages import AuditSource
-from dicom_secure_node.audit.suppress import AuditSuppressions
-from dicom_secure_node.audit.trail import AuditTrail
 from dicom_secure_node.config import PLAIN, NodeConfig
 from dicom_secure_node.errors import ConfigurationError
 from dicom_secure_node.identity.access import AccessPolicy
@@ -42,6 +36,8 @@ from dicom_secure_node.identity.certificate_binding import CertificateBindings
 from dicom_secure_node.identity.claims import Backend, Claim
 from dicom_secure_node.node import scu, server
 from dicom_secure_node.node.host import PluginHost
+from dicom_secure_node.node.metrics import Metrics
+from dicom_secure_node.node.passed import PassedServer, start_passed
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.node.plugins.access import AccessPlugin
 from dicom_secure_node.node.plugins.audit import AuditPlugin
@@ -53,13 +49,12 @@ from dicom_secure_node.node.plugins.storage import StoragePlugin
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.identities import IdentityBackends, identity_policies
 from dicom_secure_node.secure_node.measuring import metrics_of
-from dicom_secure_node.secure_node.reporting import NodeAudit
+from dicom_secure_node.secure_node.reporting import SummingUp
+from dicom_secure_node.secure_node.shared import NodeState, Shared
 from dicom_secure_node.signatures.verify import Verifier
 from dicom_secure_node.tls.reload import Reloading
 
 logger = logging.getLogger(__name__)
-
-_SUM_UP_SECONDS = 5.0
 
 
 class SecureNode:
@@ -76,6 +71,8 @@ class SecureNode:
     ask_passphrase : callable, optional
         Given a listener's name, returns the passphrase of its keys; asked where they have
         one and no file holds it.
+    shared : Shared, optional
+        The audit trail and whatever else a node has once, where another process has it.
 
     Attributes
     ----------
@@ -98,52 +95,56 @@ class SecureNode:
         plugins: Mapping[str, Plugin] | None = None,
         backends: Sequence[Backend] = (),
         ask_passphrase: building.Ask | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.config = config if isinstance(config, NodeConfig) else configuration.load(Path(config))
         self._servers: list[server.SecureServer] = []
         self._ask_passphrase = ask_passphrase
         self._stopping = threading.Event()
-        limits = self.config.limits
-        self._slots = server.Slots(limits.connections, limits.connections_per_address)
         self._listeners = {one.label: self._listener(one) for one in self.config.listener}
-        self.trail = self._audit_trail()
-        ae_title = self.config.node.ae_title
-        suppressions = AuditSuppressions(self.config.audit.suppress)
-        self.audit = NodeAudit(self.trail, suppressions, ae_title)
-        self.metrics = metrics_of(self.config, self.trail, self._slots.__len__)
-        self.archive: Archive | None = None
-        self.quarantine: Archive | None = None
+        self._shared = NodeState(self.config) if shared is None else shared
+        self.trail = self._shared.trail
+        self.audit = self._shared.audit
+        self._archives: tuple[Archive, ...] = ()
+        self.metrics = (
+            metrics_of(self.config, self.trail, self._shared.slots.__len__)
+            if self._shared.owner
+            else Metrics()  # the owner looks up the rest
+        )
         self._identities: IdentityBackends | None = None
         try:
-            self.archive = self._open_archive()
-            self.quarantine = self._open_quarantine()
+            self._archives = building.open_archives(self.config)
             self._audit = AuditPlugin(
                 self.audit,
-                ae_title,
-                AlertLimiter(texts=32),
-                [one for one in (self.archive, self.quarantine) if one is not None],
+                self.config.node.ae_title,
+                self._shared.limiter,
+                self._archives,
                 self.audit.remark,
             )
-            self._identities = IdentityBackends(self.config, backends, self._audit.locked)
+            self._identities = IdentityBackends(
+                self.config, backends, self._audit.locked, self._shared.identity
+            )
             self._plugins = self._build_plugins(plugins or {})
         except BaseException:
             self._close()
             raise
-        self._background: threading.Thread | None = None
+        self._started = False
+        self._summing_up: SummingUp | None = None
 
     # -- running ---------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the audit trail; called by the first `start_server`."""
-        if self._background is not None:
+        if self._started:
             return
-        self.trail.start()
-        self.audit.log_rules()
+        self._started = True
+        if not self._shared.owner:
+            return  # whoever owns the trail starts it, and says so in it
+        if self.config.node.workers > 1:
+            logger.info("workers: all is done in this process; only the command serve has others")
+        self._shared.start()
         self._audit.started()
-        self._background = threading.Thread(
-            target=self._look_after, name="node housekeeping", daemon=True
-        )
-        self._background.start()
+        self._summing_up = SummingUp(self._audit.sum_up)
 
     def start_server(
         self,
@@ -184,7 +185,7 @@ class SecureNode:
             address,
             self._listeners[self._label(listener)],
             self._host(application),
-            slots=self._slots,
+            slots=self._shared.slots,
             evt_handlers=notifications,
             ae_title=ae_title,
             contexts=contexts,
@@ -215,11 +216,24 @@ class SecureNode:
                     (one.host, one.port),
                     self._listeners[one.label],
                     host,
-                    slots=self._slots,
+                    slots=self._shared.slots,
                     quiet=True,
                 )
             )
         return list(self._servers)
+
+    def take_over(self, ae: Any) -> dict[str, PassedServer]:
+        """Return a server for each listener, by its label; another process listens and accepts."""
+        host = self._host({})
+        self.start()
+        servers = {
+            one.label: start_passed(
+                ae, (one.host, one.port), self._listeners[one.label], host, self._shared.slots
+            )
+            for one in self.config.listener
+        }
+        self._servers.extend(servers.values())
+        return servers
 
     def associate(
         self,
@@ -296,20 +310,29 @@ class SecureNode:
             thread.join()
         left = sum(len(one.associations()) for one in self._servers)
         self._stopping.set()
-        if self._background is not None:
-            self._background.join()
+        if self._summing_up is not None:
+            self._summing_up.stop()
             self._audit.stopped()
             self.audit.log_counts()
         self._close()
         return left
 
     def _close(self) -> None:
-        self.trail.stop()
-        for archive in (self.archive, self.quarantine):
-            if archive is not None:
-                archive.close()
+        self._shared.close()
+        for archive in self._archives:
+            archive.close()
         if self._identities is not None:
             self._identities.close()
+
+    @property
+    def archive(self) -> Archive | None:
+        """Return where instances are kept, if this node keeps any."""
+        return self._archives[0] if self._archives else None
+
+    @property
+    def quarantine(self) -> Archive | None:
+        """Return where instances are kept that signatures made suspicious, if they are."""
+        return self._archives[1] if len(self._archives) > 1 else None
 
     def __enter__(self) -> SecureNode:
         return self
@@ -329,13 +352,6 @@ class SecureNode:
     def status(self) -> dict[str, Any]:
         """Return how the node is, as plain data: what the ``status`` verb gets to see."""
         return {"pid": os.getpid(), "at": time.time(), "metrics": self.metrics.snapshot()}
-
-    def _look_after(self) -> None:
-        while not self._stopping.wait(_SUM_UP_SECONDS):
-            try:
-                self._audit.sum_up()
-            except Exception:
-                logger.exception("alerts could not be summed up")
 
     # -- building --------------------------------------------------------------------------
 
@@ -374,32 +390,6 @@ class SecureNode:
     def _bad_material(self, label: str, error: Exception) -> None:
         text = f"{label}: changed files cannot be used, the last good ones stay: {error}"
         self._audit.problem(text)
-
-    def _audit_trail(self) -> AuditTrail:
-        audit = self.config.audit
-        source = AuditSource(
-            audit.source_id or socket.gethostname(), audit.site_id, audit.source_type
-        )
-        return AuditTrail(
-            audit.path,
-            source,
-            [building.repository(one) for one in audit.repository],
-            spool_limit=audit.spool_limit,
-            when_full=audit.when_full,
-            keep_days=audit.keep_days or 36_500,
-        )
-
-    def _open_archive(self) -> Archive | None:
-        if "storage" not in self.config.node.plugins:
-            return None
-        archive = self.config.archive
-        return Archive(archive.path, index=archive.index, duplicates=archive.duplicates)
-
-    def _open_quarantine(self) -> Archive | None:
-        """Open the archive for what signatures made suspicious, where there is to be one."""
-        if self.archive is None or self.config.signatures.refused != "quarantine":
-            return None
-        return Archive(self.archive.folder / QUARANTINE, duplicates="version")
 
     def _signatures(self) -> SignaturePlugin:
         table = self.config.signatures

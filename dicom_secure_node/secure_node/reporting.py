@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from dicom_secure_node.audit.messages import AuditMessage, Participant
 from dicom_secure_node.audit.suppress import AuditSuppressions
-from dicom_secure_node.audit.trail import AuditTrail
 from dicom_secure_node.node import participants
 from dicom_secure_node.node.association import SecureAssociation
 from dicom_secure_node.node.context import AssociationContext
 
 logger = logging.getLogger(__name__)
+
+
+_SUM_UP_SECONDS = 5.0
+
+
+class Trail(Protocol):
+    """What `NodeAudit` needs of `audit.trail.AuditTrail`."""
+
+    @property
+    def full(self) -> bool: ...
+
+    def emit(self, message: AuditMessage) -> None: ...
 
 
 class NodeAudit:
@@ -23,14 +36,14 @@ class NodeAudit:
 
     Parameters
     ----------
-    trail : AuditTrail
+    trail : Trail
         Keeps and delivers.
     suppressions : AuditSuppressions
     ae_title : str
         Ours.
     """
 
-    def __init__(self, trail: AuditTrail, suppressions: AuditSuppressions, ae_title: str) -> None:
+    def __init__(self, trail: Trail, suppressions: AuditSuppressions, ae_title: str) -> None:
         self.suppressions = suppressions
         self._trail = trail
         self._ae_title = ae_title
@@ -103,6 +116,33 @@ class NodeAudit:
         """Log how often each rule has suppressed, at the stop."""
         for line, count in zip(self.suppressions.describe(), self.suppressions.counts, strict=True):
             logger.info("%d messages not recorded: %s", count, line)
+
+
+class SummingUp:
+    """A thread that has alerts summed up now and then (`AuditPlugin.sum_up`).
+
+    Parameters
+    ----------
+    sum_up : callable
+    """
+
+    def __init__(self, sum_up: Callable[[], None]) -> None:
+        self._sum_up = sum_up
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="node housekeeping", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it, and wait until it has ended."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(_SUM_UP_SECONDS):
+            try:
+                self._sum_up()
+            except Exception:
+                logger.exception("alerts could not be summed up")
 
 
 def _context(event: Any) -> AssociationContext:

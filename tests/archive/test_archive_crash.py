@@ -71,6 +71,30 @@ def test_kill_9_at_any_moment_loses_nothing_acknowledged(tmp_path: Path) -> None
     assert len(acknowledged) >= 12
 
 
+def test_another_process_puts_in_order_what_a_dead_one_left_and_leaves_the_living_alone(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "archive"
+    incoming = folder / "incoming"
+    with Archive(folder) as archive:
+        with subprocess.Popen(
+            storing(folder, 0, 1000), stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            output = "".join(itertools.islice(process.stdout, 8))
+            archive.recover()
+            assert len(list(incoming.glob("*.session"))) == 2, "it lives"
+            process.kill()
+            output += process.stdout.read()
+        archive.recover()
+        assert len(list(incoming.glob("*.session"))) == 1
+        assert not list(incoming.glob("*.part"))
+        acknowledged = said(output, "kept")
+        assert archive.counts().instances == len(files(folder)) >= len(acknowledged) > 0
+        archive.recover()  # nothing to do is nothing wrong
+    check_whole(folder, acknowledged)
+
+
 @pytest.mark.parametrize(
     ("call", "step"),
     [

@@ -120,6 +120,22 @@ def test_findings_of_the_gates_are_in_the_row_and_stay_there(archive: Archive) -
     assert archive.find("1.2.3.4")[0].findings == {"signatures": {"valid": True}}
 
 
+def test_findings_join_a_row_that_another_process_has_made_of_the_file(archive: Archive) -> None:
+    fill(archive)
+    (known,) = archive.find("1.2.3.4.1")
+    late = dataclasses.replace(known, findings={"signatures": {"valid": True}}, modality="XX")
+    other = dataclasses.replace(late, association_id="another", findings={"signatures": {}})
+    archive.mark_audited(known.association_id)
+    index = Index(archive.folder / "index.sqlite")
+    index.add([other])
+    assert archive.find("1.2.3.4.1")[0].findings is None, "of other bytes, perhaps"
+    index.add([late])
+    index.add([other])
+    index.close()
+    (row,) = archive.find("1.2.3.4.1")
+    assert row == dataclasses.replace(known, findings=late.findings, audited=True)
+
+
 def test_what_is_not_known_is_none(archive: Archive) -> None:
     source = dataclasses.replace(provenance(), peer_subject=None, tls=None, identity=None)
     store(archive, data_set(), source)
@@ -192,6 +208,7 @@ def test_a_rebuild_keeps_what_is_known_of_audits(archive: Archive) -> None:
 
 def test_a_rebuild_mends_rows_and_removes_those_without_file(archive: Archive) -> None:
     fill(archive)
+    assert archive.counts().instances == 5, "the rows are in the file"
     before = rows(archive.folder / "index.sqlite")
     database = sqlite3.connect(archive.folder / "index.sqlite")
     database.execute("UPDATE instance SET patient_name = 'X', digest = 'X' WHERE study = '1.2.2'")

@@ -212,10 +212,8 @@ WRONG = {
     "an AE title with a backslash": (LISTENER + "[node]\nae_title = 'A\\B'", "node.ae_title:"),
     "an AE title with a line feed": (LISTENER + '[node]\nae_title = "A\\n"', "node.ae_title:"),
     "an AE title in another script": (LISTENER + '[node]\nae_title = "Ä"', "node.ae_title:"),
-    "several workers": (
-        LISTENER + "[node]\nworkers = 2",
-        "node.workers: found 2, wanted 1: several worker processes come with a later release",
-    ),
+    "no workers": (LISTENER + "[node]\nworkers = 0", "node.workers: found 0, wanted 1 to 64"),
+    "too many workers": (LISTENER + "[node]\nworkers = 65", "node.workers: found 65, wanted 1 to"),
     "a plugin twice": (
         LISTENER + '[node]\nplugins = ["audit", "audit"]',
         "node.plugins: found 'audit', wanted each name once",

@@ -18,7 +18,7 @@ from dicom_secure_node.errors import (
     ServiceUnavailable,
 )
 from dicom_secure_node.identity.claims import Claim, IdentityType, PeerFacts
-from dicom_secure_node.identity.passcodes import PasscodeBackend
+from dicom_secure_node.identity.passcodes import PasscodeBackend, Places
 from dicom_secure_node.identity.userfile import add_user, passcode_matches, remove_user
 from tests.parts import wait_until
 
@@ -111,8 +111,9 @@ def test_unknown_and_disabled_users_cost_the_same_hash(file: Path, user: str) ->
 class Held(PasscodeBackend):
     """A backend whose hashing waits for the test; the work itself is real."""
 
-    def __init__(self, file: Path, **limits: float) -> None:
-        super().__init__(file, places=2, **limits)  # type: ignore[arg-type]
+    def __init__(self, file: Path, *, each: int = 8, seconds: float) -> None:
+        self.places = Places(total=2, each=each)
+        super().__init__(file, places=self.places, seconds=seconds)
         self.go = threading.Event()
 
     def _work(self, *args: Any) -> None:
@@ -152,7 +153,7 @@ def test_waiting_has_an_end_and_gives_the_place_back(file: Path) -> None:
     with pytest.raises(LimitReached, match="too many"):
         backend.verify(claim("ada", b"tiger"), PEER)
     backend.go.set()
-    wait_until(lambda: not backend._taken, "the places given back")
+    wait_until(lambda: not len(backend.places), "the places given back")
     backend.close()
 
 
@@ -196,7 +197,7 @@ def test_one_address_cannot_take_all_places(file: Path) -> None:
     results: list[object] = []
     first = threading.Thread(target=lambda: results.append(outcome(backend)))
     first.start()
-    wait_until(lambda: backend._taken.total() == 1, "one place taken")
+    wait_until(lambda: len(backend.places) == 1, "one place taken")
     assert outcome(backend) == (2, 3, 1)
     backend.go.set()
     elsewhere = PeerFacts(address="10.0.0.2", protected=True)

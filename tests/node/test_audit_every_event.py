@@ -46,7 +46,7 @@ PASS_ON = {("secure_node/reporting.py", "emit")}
 BY_PLUGIN = {
     ("node/plugins/audit.py", name)
     for name in (
-        "started",
+        "_report_left_over",
         "_activity",
         "_emit_alert",
         "on_association_refused",
@@ -213,5 +213,16 @@ class Unreported:
 def test_A5_what_a_crash_left_is_reported_validly(text: str, identity: str, judge: Judge) -> None:
     left: Any = Unreported(text, identity)
     AuditPlugin(judge, "ARCHIVE", AlertLimiter(), [left]).started()
+    assert judge.events["DICOM Instances Transferred"] == 2
+    assert left.reported == ["a1"]
+
+
+def test_A5_of_a_process_that_died_only_its_own_associations_are_reported(judge: Judge) -> None:
+    left: Any = Unreported("x", "ada")
+    plugin = AuditPlugin(judge, "ARCHIVE", AlertLimiter(), [left])
+    plugin.ended_without_report({"of another process"})
+    assert not judge.events
+    assert not left.reported
+    plugin.ended_without_report({"a1"})
     assert judge.events["DICOM Instances Transferred"] == 2
     assert left.reported == ["a1"]

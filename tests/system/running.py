@@ -141,7 +141,7 @@ class Node:
             )
         listeners = (self.home / "node.toml").read_text().count("[[listener]]\n")
         try:
-            parts.wait_until(lambda: self._ready(listeners), "the node listening")
+            parts.wait_until(lambda: self._ready(listeners), "the node listening", 60)
         except BaseException:
             self.kill()
             print(self.log)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from dicom_secure_node.archive import Archive, Stored
 from dicom_secure_node.archive.index import Unaudited
 from dicom_secure_node.archive.keys import Keys, read_head
 from dicom_secure_node.audit import messages
-from dicom_secure_node.audit.limiter import AlertLimiter
+from dicom_secure_node.audit.limiter import Key, Summary
 from dicom_secure_node.audit.messages import AuditMessage, Participant
 from dicom_secure_node.audit.model import LIST_LIMIT
 from dicom_secure_node.audit.text import UNKNOWN
@@ -49,6 +49,14 @@ class Trail(Protocol):
     def full(self) -> bool: ...
 
     def emit(self, message: AuditMessage, /) -> object: ...
+
+
+class Limiter(Protocol):
+    """What the plug-in needs of `audit.limiter.AlertLimiter`."""
+
+    def admit(self, key: Key, /) -> bool: ...
+
+    def due(self, *, everything: bool = False) -> list[Summary]: ...
 
 
 @dataclass
@@ -82,7 +90,7 @@ class AuditPlugin(Plugin):
         Ours.
     archives : sequence of Archive
         They tell what a crash left unreported.
-    limiter : AlertLimiter
+    limiter : Limiter
         Sums up floods.
     remark : callable
         Returns what start and stop are to say, or an empty text.
@@ -94,7 +102,7 @@ class AuditPlugin(Plugin):
         self,
         trail: Trail,
         ae_title: str,
-        limiter: AlertLimiter,
+        limiter: Limiter,
         archives: Sequence[Archive] = (),
         remark: Callable[[], str] = str,
     ) -> None:
@@ -109,10 +117,22 @@ class AuditPlugin(Plugin):
     def started(self) -> None:
         """Report the start, and what an earlier run stored and did not report."""
         self._activity(codes.APPLICATION_START)
+        self._report_left_over(None, "reported after a restart")
+
+    def ended_without_report(self, associations: Collection[str]) -> None:
+        """Report what associations brought whose process ended before it could report."""
+        self._report_left_over(associations, "reported after a worker process ended")
+
+    def _report_left_over(self, associations: Collection[str] | None, reason: str) -> None:
+        """Report what was kept and never audited; of these associations, or of all."""
         for archive in self._archives:
-            left_over = list(archive.unaudited())
+            left_over = [
+                left
+                for left in archive.unaudited()
+                if associations is None or left.association_id in associations
+            ]
             for left in left_over:
-                self._trail.emit(self._left_over(left))
+                self._trail.emit(self._left_over(left, reason))
             for association_id in {left.association_id for left in left_over}:
                 archive.mark_audited(association_id)
 
@@ -366,7 +386,7 @@ class AuditPlugin(Plugin):
             others=self._user(association),
         )
 
-    def _left_over(self, left: Unaudited) -> AuditMessage:
+    def _left_over(self, left: Unaudited, reason: str) -> AuditMessage:
         first = left.first
         peer = Participant(
             first.peer_subject or first.peer_address,
@@ -381,7 +401,7 @@ class AuditPlugin(Plugin):
             [messages.study(left.study, first.study_description, sop_classes=left.sop_classes)],
             messages.patient(first.patient_id, first.patient_name),
             others=[Participant(first.identity, requestor=True)] if first.identity else (),
-            reason="reported after a restart",
+            reason=reason,
             when=first.received_at,
         )
 
