@@ -101,6 +101,9 @@ class Limits:
     ----------
     connections, connections_per_address : int
         TCP connections open at once.
+    associations : int
+        Associations open at once, of all listeners; 0: four fifths of `connections`, so that
+        there are connections left to say no on.
     handshake_seconds, request_seconds, idle_seconds : float
         Deadline of the TLS handshake, of the A-ASSOCIATE-RQ, and of silence in between.
     pdu_seconds : float
@@ -115,6 +118,7 @@ class Limits:
 
     connections: int = 200
     connections_per_address: int = 50
+    associations: int = 0
     handshake_seconds: float = 10.0
     request_seconds: float = 10.0
     idle_seconds: float = 300.0
@@ -125,6 +129,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         _within(self, 1, 100_000, "connections", "connections_per_address")
+        _within(self, 0, self.connections, "associations")
         _within(self, 0.1, 86_400, "handshake_seconds", "request_seconds", "idle_seconds")
         _within(self, 0.1, 86_400, "pdu_seconds")
         _within(self, 0, 86_400, "stop_seconds")

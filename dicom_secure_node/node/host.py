@@ -31,6 +31,7 @@ from dicom_secure_node.errors import (
     AssociationRefused,
     HandshakeRefused,
     IdentityRefused,
+    LimitReached,
     OperationRefused,
     Refused,
     ServiceUnavailable,
@@ -206,6 +207,8 @@ class PluginHost:
             if evt.EVT_USER_ID in self._application and context.claim is not None:
                 self._ask_application(assoc)
             self._refuse_contexts(assoc, context)
+            if not cast("SecureServer", assoc._server).admits(assoc):
+                raise LimitReached("too many associations are open")
             if context.respond is not None:
                 # pynetdicom answers only types 3 to 5; PS3.15 B.4 and B.5 want an answer too.
                 item = UserIdentityNegotiation()
@@ -283,7 +286,6 @@ class PluginHost:
     def _accepted(self, event: evt.Event) -> None:
         assoc = cast(SecureAssociation, event.assoc)
         context = self._contexts[assoc]
-        cast("SecureServer", assoc._server).association_accepted(assoc)
         logger.info("%r accepted", context)
         self._end("on_association_accepted", context)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dicom_secure_node.errors import Refused
+from dicom_secure_node.node.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,8 @@ class Limits:
     ----------
     connections, connections_per_address : int
         Open connections in all, and from one address.
+    associations : int
+        Associations open at once; 0: four fifths of `connections`.
     handshake_seconds : float
         For the whole TLS handshake.
     request_seconds : float
@@ -37,6 +42,7 @@ class Limits:
 
     connections: int = 200
     connections_per_address: int = 50
+    associations: int = 0
     handshake_seconds: float = 10.0
     request_seconds: float = 10.0
     idle_seconds: float = 300.0
@@ -48,6 +54,11 @@ class Limits:
     instance_length: int = 8_589_934_592
     memory_length: int = 1_073_741_824
     outstanding: int = 16
+
+    def slots(self, end: Callable[[str, socket.socket], None] | None = None) -> Slots:
+        """Return what counts connections by these limits; `end` as `Slots` takes it."""
+        associations = self.associations or max(1, self.connections * 4 // 5)
+        return Slots(self.connections, self.connections_per_address, end, associations)
 
 
 class ProtocolFault(Refused):

@@ -29,7 +29,7 @@ from dicom_secure_node.node.buffered import BufferedSocket
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.host import PluginHost
 from dicom_secure_node.node.limits import Limits
-from dicom_secure_node.node.slots import Counting, Slots
+from dicom_secure_node.node.slots import Counting
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class SecureServer(ThreadedAssociationServer):
         self.host = host
         limits = listener.limits
         if slots is None:  # one without a connection yet is falsy
-            slots = Slots(limits.connections, limits.connections_per_address)
+            slots = limits.slots()
         self._slots: Counting = slots
         self._quiet = quiet
         self._connections: dict[socket.socket, Connection] = {}
@@ -235,9 +235,9 @@ class SecureServer(ThreadedAssociationServer):
         """Return the associations that are running, for pynetdicom."""
         return list(self.associations())
 
-    def association_accepted(self, assoc: SecureAssociation) -> None:
-        """Let the association's connection count as one that means it."""
-        self._slots.associated(assoc.connection)
+    def admits(self, assoc: SecureAssociation) -> bool:
+        """Let the association's connection count as one that means it; False: too many do."""
+        return self._slots.associated(assoc.connection)
 
     def association_ended(self, assoc: SecureAssociation) -> None:
         """Give the association's slot back."""

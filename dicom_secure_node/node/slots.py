@@ -23,7 +23,7 @@ class Counting(Protocol):
 
     def secured(self, connection: Connection, sock: socket.socket) -> None: ...
 
-    def associated(self, connection: Connection) -> None: ...
+    def associated(self, connection: Connection) -> bool: ...
 
     def give_back(self, connection: Connection) -> bool: ...
 
@@ -51,14 +51,22 @@ class Slots:
     ----------
     total, per_address : int
         Connections open at once.
+    associations : int, optional
+        Those of them that may have an association; all, where left out. What remains is for
+        peers to be told that there are too many (PS3.8 Table 9-21).
     end : callable, optional
         Given a connection's ID and socket, ends it; for connections of other processes.
     """
 
     def __init__(
-        self, total: int, per_address: int, end: Callable[[str, socket.socket], None] | None = None
+        self,
+        total: int,
+        per_address: int,
+        end: Callable[[str, socket.socket], None] | None = None,
+        associations: int | None = None,
     ) -> None:
         self._total = total
+        self._associations = total if associations is None else associations
         self._per_address = per_address
         self._end = end or _cut_here
         self._lock = threading.Lock()
@@ -91,10 +99,15 @@ class Slots:
             if connection.id in self._open:
                 self._open[connection.id].sock = sock
 
-    def associated(self, connection: Connection) -> None:
-        """Note that a connection has an association now."""
+    def associated(self, connection: Connection) -> bool:
+        """Note that a connection is to have an association; False: there are too many."""
         with self._lock:
-            self._waiting.pop(connection.id, None)
+            if connection.id not in self._waiting:
+                return True  # it has one, or was ended meanwhile
+            if len(self._open) - len(self._waiting) >= self._associations:
+                return False
+            del self._waiting[connection.id]
+            return True
 
     def give_back(self, connection: Connection) -> bool:
         """Give a slot back; return False when it had been taken away."""

@@ -241,6 +241,7 @@ def limits_of(table: config.Limits) -> Limits:
     return Limits(
         connections=table.connections,
         connections_per_address=table.connections_per_address,
+        associations=table.associations,
         handshake_seconds=table.handshake_seconds,
         request_seconds=table.request_seconds,
         idle_seconds=table.idle_seconds,

@@ -97,10 +97,9 @@ class HandedSlots:
             else:
                 self._open[connection.id] = sock
 
-    def associated(self, connection: Connection) -> None:
-        """Tell that a connection has an association now."""
-        with suppress(ServiceUnavailable):  # then this process ends, and its slots with it
-            self._channel.call("associated", connection.id)
+    def associated(self, connection: Connection) -> bool:
+        """Tell that a connection is to have an association; False: there are too many."""
+        return bool(self._channel.call("associated", connection.id))
 
     def give_back(self, connection: Connection) -> bool:
         """Give a slot back; return False when it had been taken away."""

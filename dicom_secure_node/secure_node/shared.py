@@ -85,10 +85,8 @@ class NodeState:
     owner = True
 
     def __init__(self, tables: config.NodeConfig, slots: Slots | None = None) -> None:
-        limits, audit = tables.limits, tables.audit
-        self.slots: Counting = (
-            Slots(limits.connections, limits.connections_per_address) if slots is None else slots
-        )
+        audit = tables.audit
+        self.slots: Counting = building.limits_of(tables.limits).slots() if slots is None else slots
         self.limiter: Limiter = AlertLimiter(texts=_ALERT_TEXTS)
         self.identity: SharedIdentity = IdentityState(
             tables.identity.lockout, tables.identity.replay

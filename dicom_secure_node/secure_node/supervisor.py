@@ -31,7 +31,7 @@ from dicom_secure_node.node.metrics import merge
 from dicom_secure_node.node.plugins.audit import AuditPlugin
 from dicom_secure_node.node.plugins.metrics import MetricsPlugin
 from dicom_secure_node.node.server import Listener, SecureServer, describe
-from dicom_secure_node.node.slots import Slots, cut
+from dicom_secure_node.node.slots import cut
 from dicom_secure_node.secure_node import building
 from dicom_secure_node.secure_node.channel import Call
 from dicom_secure_node.secure_node.crew import Crew, Launch, Worker
@@ -80,8 +80,7 @@ class Supervisor:
         self._summing_up: SummingUp | None = None
         self._archives: tuple[Archive, ...] = ()
         self._turn = os.memfd_create("passcode hash")
-        limits = tables.limits
-        self._slots = Slots(limits.connections, limits.connections_per_address, self._end)
+        self._slots = building.limits_of(tables.limits).slots(self._end)
         self._state = NodeState(tables, self._slots)
         try:
             self._archives = building.open_archives(tables)
@@ -257,10 +256,9 @@ class Supervisor:
         with self._lock:
             self._cut_off += count
 
-    def _associated(self, worker: Worker, connection_id: str) -> None:
+    def _associated(self, worker: Worker, connection_id: str) -> bool:
         connection = self._crew.connection(worker, connection_id)
-        if connection is not None:
-            self._slots.associated(connection)
+        return connection is not None and self._slots.associated(connection)
 
     def _give_back(self, worker: Worker, connection_id: str) -> None:
         connection = self._crew.given_back(worker, connection_id)

@@ -16,7 +16,8 @@ from pynetdicom import evt
 from dicom_secure_node.errors import HandshakeRefused
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits
-from dicom_secure_node.node.server import Listener, Slots
+from dicom_secure_node.node.server import Listener
+from dicom_secure_node.node.slots import Slots
 from tests.loopback import (
     CT_SMALL,
     Recorder,
@@ -450,3 +451,22 @@ def test_request_with_bad_fields_is_refused_and_harms_nobody(data: bytes) -> Non
     with serving([recorder]) as node:
         assert knock(port_of(node), data)[:1] in (b"\x03", b"\x07")
         assert associate(port_of(node)).is_established
+
+
+def test_PS38_9_21_one_association_too_many_is_told_to_try_again() -> None:
+    limits, recorder = Limits(connections=20, associations=2), Recorder()
+    with serving([recorder], listener=Listener("full", limits=limits)) as node:
+        first, second = associate(port_of(node)), associate(port_of(node))
+        third = associate(port_of(node))
+        assert third.is_rejected
+        answer = third.acceptor.primitive
+        # rejected-transient, by the provider, local-limit-exceeded
+        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        _, error = recorder.wait_for("on_association_refused")
+        assert error.reason == "too many associations are open"
+        first.release()
+        wait_until(lambda: len(node._slots) == 1, "the places given back")
+        again = associate(port_of(node))
+        assert again.is_established
+        for one in (second, again):
+            one.release()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_secure_node.node.server import Slots
+from dicom_secure_node.node.slots import Slots
 from tests.loopback import associate, port_of, serving
 from tests.parts import wait_until
 

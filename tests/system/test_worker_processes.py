@@ -29,13 +29,21 @@ from dicom_secure_node import SecureNode
 from tests import parts
 from tests.identity import tokens
 from tests.loopback import CT_SMALL
-from tests.system.raw import ASSOCIATE_AC, PLAIN_LISTENER, Peer, small_ct, store_command
+from tests.system.raw import (
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    PLAIN_LISTENER,
+    Peer,
+    small_ct,
+    store_command,
+)
 from tests.system.running import (
     ALERT,
     APPLICATION,
     COMMAND,
     CONFIGURATION,
     LOGIN,
+    RESTRICTED_FUNCTION,
     TRANSFERRED,
     Node,
     cli,
@@ -217,6 +225,22 @@ def test_the_oldest_that_waits_is_ended_whichever_worker_has_it(home: Path) -> N
         silent[2].setblocking(False)
         with pytest.raises(BlockingIOError):
             silent[2].recv(1)
+
+
+@pytest.mark.parametrize("change", [{}, TWO], ids=["one process", "two workers"])
+def test_PS38_9_21_associations_are_counted_over_workers(
+    home: Path, change: Mapping[str, str]
+) -> None:
+    settings = "[limits]\nassociations = 2\nstop_seconds = 1.0\n"
+    with Node(home, settings, change=change) as node:
+        with ExitStack() as stack:
+            for _ in range(2):
+                peer = stack.enter_context(Peer(node.connect()))
+                assert peer.associate()[0] == ASSOCIATE_AC
+            kind, body = stack.enter_context(Peer(node.connect())).associate()
+            assert (kind, *body[1:4]) == (ASSOCIATE_RJ, 2, 3, 2)
+            node.wait_for_alert("too many associations are open", kind=RESTRICTED_FUNCTION)
+        parts.wait_until(node.echo, "a place, when those are gone")
 
 
 # -- start and stop ------------------------------------------------------------------------
