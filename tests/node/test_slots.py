@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dicom_secure_node.node.slots import Slots
-from tests.loopback import associate, port_of, serving
+from tests.loopback import associate, knock, port_of, request_pdu, serving
 from tests.parts import wait_until
 
 
@@ -15,7 +15,7 @@ def test_two_listeners_count_their_connections_together() -> None:
         assert first.is_established
         assert second.is_established
         assert len(slots) == 2
-        assert not associate(port_of(one)).is_established, "the third from this address"
+        assert knock(port_of(one), request_pdu()) == b"", "the third from this address"
         first.release()
         second.release()
         wait_until(lambda: len(slots) == 0, "both slots given back")
