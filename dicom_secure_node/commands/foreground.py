@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -11,6 +13,7 @@ from copy import copy
 from dicom_secure_node.commands.output import one_line
 
 _LOOK_SECONDS = 0.5
+_M_ARENA_MAX, _ARENAS = -8, 2  # of mallopt(3)
 
 
 class Signals:
@@ -39,6 +42,18 @@ class Signals:
         while not self._arrived.wait(_LOOK_SECONDS):
             pass
         return self._number
+
+
+def keep_memory_together() -> None:
+    """Have the C library serve all threads from two arenas; before there are any threads.
+
+    By default it makes up to eight for each core. An association is a thread, so each arena would
+    grow to the most an association ever needed, and stay there. An administrator's own choice,
+    MALLOC_ARENA_MAX, stands.
+    """
+    call = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc
+    if call is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        call(_M_ARENA_MAX, _ARENAS)
 
 
 def log_to_stderr(verbose: bool) -> None:

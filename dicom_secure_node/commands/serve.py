@@ -19,7 +19,7 @@ from typing import Any
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, sop_class
 
 from dicom_secure_node import commands
-from dicom_secure_node.commands.foreground import Signals, log_to_stderr
+from dicom_secure_node.commands.foreground import Signals, keep_memory_together, log_to_stderr
 from dicom_secure_node.commands.home import DEFAULT_HOME, make_home
 from dicom_secure_node.config import PLAIN, NodeConfig, Services, load
 from dicom_secure_node.errors import ConfigurationError, ServiceUnavailable
@@ -60,6 +60,7 @@ def add_parser(subparsers: commands.Subparsers[argparse.ArgumentParser]) -> None
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM (0) or ctrl-C (130)."""
+    keep_memory_together()
     log_to_stderr(args.verbose)
     if args.config is None and make_home(args.home, args.port):
         sys.stdout.write(f"made a new home in {args.home}\n")

@@ -9,7 +9,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from dicom_secure_node import commands
-from dicom_secure_node.commands.foreground import Signals, log_to_stderr
+from dicom_secure_node.commands.foreground import Signals, keep_memory_together, log_to_stderr
 from dicom_secure_node.commands.serve import application_entity
 from dicom_secure_node.errors import SecureNodeError
 from dicom_secure_node.secure_node.channel import Channel
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("turn", type=int)
     parser.add_argument("pipes", type=int, nargs="+")
     args = parser.parse_args()
+    keep_memory_together()
     log_to_stderr(args.verbose)
     signals = Signals()
     hand = socket.socket(fileno=args.hand)
