@@ -123,7 +123,7 @@ class Limits:
     request_seconds: float = 10.0
     idle_seconds: float = 300.0
     pdu_seconds: float = 60.0
-    pdu_length: int = 262_144
+    pdu_length: int = 1_048_576
     instance_limit: int = 8 * 1024**3
     stop_seconds: float = 30.0
 

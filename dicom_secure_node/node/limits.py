@@ -47,7 +47,7 @@ class Limits:
     request_seconds: float = 10.0
     idle_seconds: float = 300.0
     pdu_seconds: float = 60.0
-    pdu_length: int = 262_144
+    pdu_length: int = 1_048_576
     request_length: int = 262_144
     command_length: int = 65_536
     identifier_length: int = 4_194_304

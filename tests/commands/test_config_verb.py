@@ -179,4 +179,4 @@ def test_show_as_json_is_one_object(home: Path, capsys: pytest.CaptureFixture[st
     (line,) = capsys.readouterr().out.splitlines()
     shown = json.loads(line)
     assert shown["listener"][0]["credential"] == [f"{home}/pki/node"]
-    assert shown["limits"]["pdu_length"] == 262144
+    assert shown["limits"]["pdu_length"] == 1048576
