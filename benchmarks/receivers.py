@@ -23,6 +23,13 @@ from tests.parts import Part, free_port
 # comparison without this would flatter everybody else. Orthanc is built on the same library.
 DCMTK_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
+# A plain installation: see what is in that folder.
+_PLAIN = Path(__file__).parent / "plain"
+PYTHON_ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(_PLAIN), os.environ.get("PYTHONPATH")))),
+}
+
 ACCESS_RULE = """
 [[access.rule]]
 effect = "allow"
@@ -193,7 +200,7 @@ def bare(folder: Path, pki: Pki) -> Receiver:
     port = free_port()
     argv = [sys.executable, "-m", "benchmarks.bare_scp", str(port), str(received)]
     argv += [*pki.halves(pki.server), str(pki.authority)]
-    part = Part(argv, log=folder / "bare.log", port=port)
+    part = Part(argv, log=folder / "bare.log", port=port, env=PYTHON_ENVIRONMENT)
     return Receiver("bare pynetdicom", part, part, received)
 
 
@@ -207,7 +214,7 @@ def plug_in(folder: Path, name: str, pki: Pki, *, shows_pdus: bool) -> Receiver:
     argv = [sys.executable, "-m", "benchmarks.embedded_scp", str(port), str(received)]
     argv += [str(pki.folder / pki.server), str(pki.authority), str(folder)]
     argv += ["--show-pdus"] * shows_pdus
-    part = Part(argv, log=folder / "embedded.log", port=port)
+    part = Part(argv, log=folder / "embedded.log", port=port, env=PYTHON_ENVIRONMENT)
     return Receiver(name, part, part, received)
 
 
@@ -248,7 +255,7 @@ def node(
         text = text.replace('["pki/node", "pki/node-ec"]', f'["pki/{credential}"]', 1)
     path.write_text(text)
     argv = [sys.executable, "-m", "dicom_secure_node", "serve", "--home", str(folder)]
-    part = Part(argv, log=folder / "serve.log", port=port)
+    part = Part(argv, log=folder / "serve.log", port=port, env=PYTHON_ENVIRONMENT)
     return Receiver(name, part, part, folder / "archive" / "instances")
 
 
