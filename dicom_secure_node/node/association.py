@@ -18,7 +18,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom import evt
@@ -78,6 +80,7 @@ class SecureAssociation(Association):
         self.bell = threading.Event()
         self.request_deadline = time.monotonic() + limits.request_seconds
         self.inbound: dict[tuple[int, int], InboundStore] = {}
+        self.supported: Sequence[PresentationContext] = ()  # by the application entity
         self._at_work: set[int] = set()  # threads that serve a request
         self.acse = GatedACSE(self)
         self.dul = BoundedDUL(self)
@@ -93,6 +96,16 @@ class SecureAssociation(Association):
         """
         for event in evt._INTERVENTION_EVENTS:
             self.bind(event, evt.get_default_handler(event))
+
+    def offer(self, requested: Collection[str]) -> None:
+        """Support what the application entity supports of the abstract syntaxes `requested`.
+
+        Each context is the association's own, for negotiation changes it. A node has some two
+        hundred; to copy those nobody has asked for would take a fifth of a short association.
+        """
+        self.acceptor.supported_contexts = [
+            _own(context) for context in self.supported if context.abstract_syntax in requested
+        ]
 
     @property
     def in_progress(self) -> bool:
@@ -303,3 +316,10 @@ class SecureAssociation(Association):
     def _break_off_stores(self) -> None:
         for inbound in list(self.inbound.values()):
             self.host.store_broke_off(inbound)
+
+
+def _own(context: PresentationContext) -> PresentationContext:
+    """Return a copy for one association; a deep one would check every UID again."""
+    own = copy(context)
+    own._transfer_syntax = list(context._transfer_syntax)
+    return own

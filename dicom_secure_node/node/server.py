@@ -14,13 +14,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from pynetdicom import _handlers, evt
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from dicom_secure_node.errors import HandshakeRefused
@@ -85,7 +83,7 @@ class _ConnectionHandler(RequestHandler):
         assoc.acceptor.address_info = self.local
         assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
         assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
-        assoc.acceptor.supported_contexts = [_own(context) for context in server.contexts]
+        assoc.supported = server.contexts
         assoc.requestor.address_info = self.remote
         server.bind_handlers(assoc)
         return assoc
@@ -310,13 +308,6 @@ _FOR_THE_LOG = frozenset(
         _handlers.standard_pdu_sent_handler,
     }
 )
-
-
-def _own(context: PresentationContext) -> PresentationContext:
-    """Return a copy for one association; a deep one would check every UID again."""
-    own = copy(context)
-    own._transfer_syntax = list(context._transfer_syntax)
-    return own
 
 
 def _first_byte(sock: socket.socket, seconds: float) -> int:

@@ -266,5 +266,8 @@ class BoundedDUL(WokenDUL):
             decoded, event = self._decode_pdu(pdu)
         except Exception as exc:
             raise ProtocolFault(f"PDU cannot be decoded: {type(exc).__name__}") from exc
+        if isinstance(decoded, pdus.A_ASSOCIATE_RQ):
+            items = decoded.presentation_context
+            self.assoc.offer({str(item.abstract_syntax) for item in items})
         self.event_queue.put(event)
         self._recv_pdu.put(decoded)
