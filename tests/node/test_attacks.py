@@ -20,6 +20,7 @@ from dicom_secure_node.node import server
 from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.plugin import Plugin
+from dicom_secure_node.node.slots import Slots
 from tests.loopback import (
     CT_STORAGE,
     VERIFICATION,
@@ -413,7 +414,7 @@ def test_the_debug_log_shows_no_passcode(quiet: bool, caplog: pytest.LogCaptureF
 
 
 def test_an_IPv6_host_counts_once_for_all_its_addresses() -> None:
-    slots = server.Slots(total=20, per_address=2)
+    slots = Slots(total=20, per_address=2)
     with socket.socket() as sock:
 
         def take(address: str) -> tuple[Connection, str]:
