@@ -10,7 +10,7 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from dicom_secure_node.audit.collecting.files import Follower
 from dicom_secure_node.audit.collecting.records import Record
@@ -18,11 +18,12 @@ from dicom_secure_node.audit.collecting.store import RecordStore
 from dicom_secure_node.errors import ServiceUnavailable
 from tests import parts
 from tests.system.running import COMMAND
+from tests.system.served import Served
 
 _LISTENING = re.compile(r"listening on \S+:(\d+) \(TLS[^)]*\)(?:, UDP on (\d+))?")
 
 
-class Repository:
+class Repository(Served):
     """A repository while the ``with`` block runs.
 
     Parameters
@@ -36,102 +37,37 @@ class Repository:
     """
 
     def __init__(self, home: Path, settings: str = "", *, udp: bool = False, port: int = 0) -> None:
+        super().__init__(home / "collect-log.txt")
         self.home = home
         self.folder = home / "collected"
         self.config = home / "collect.toml"
-        self.log_file = home / "collect-log.txt"
         self.port = port
         self.udp_port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log_start = 0
         lines = ['host = "127.0.0.1"', f"port = {port}", *(["udp_port = 0"] if udp else [])]
         self.config.write_text("\n".join(["[collect]", *lines, settings, ""]))
 
     # -- life ------------------------------------------------------------------------------
 
-    def start(self, wrap: Sequence[str] = ()) -> Repository:
+    def start(self, wrap: Sequence[str] = ()) -> Self:
         """Start it, by another program if `wrap` names one, and return once it listens."""
-        self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*wrap, *COMMAND, "audit", "collect", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        try:
-            parts.wait_until(self._ready, "the repository listening")
-        except BaseException:
-            self.kill()
-            print(self.log)
-            raise
+        argv = [*wrap, *COMMAND, "audit", "collect", "--config", str(self.config)]
+        self.launch(argv, self._ready, "the repository listening")
         return self
 
     def _ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log
-        found = _LISTENING.search(self.log)
+        found = _LISTENING.search(self.log_now)
         if found:
             self.port, self.udp_port = int(found[1]), int(found[2] or 0)
         return found is not None
 
-    @property
-    def pid(self) -> int:
-        """Process id while it runs."""
-        assert self._process is not None
-        return self._process.pid
-
-    def stop(self) -> int:
-        """Ask it to end and return its exit code."""
-        if self._process is None:
-            return 0
-        process, self._process = self._process, None
-        process.terminate()
-        try:
-            return process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-
-    def kill(self) -> None:
-        """End it at once, as a power cut would (SIGKILL)."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Repository:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        code = self.stop()
-        if error is not None:
-            print(self.log)
-        else:
-            assert code == 0, self.log
-            assert "Traceback" not in self.log
-
     # -- what it has -----------------------------------------------------------------------
-
-    @property
-    def log(self) -> str:
-        """What it has logged since the last start."""
-        if not self.log_file.exists():
-            return ""
-        return self.log_file.read_bytes()[self._log_start :].decode(errors="replace")
 
     def wait_for_log(self, *words: str, seconds: float = 30) -> str:
         """Return the first line of the log that has all `words`, once there is one."""
         found: list[str] = []
 
         def look() -> bool:
-            found[:] = [x for x in self.log.splitlines() if all(word in x for word in words)]
+            found[:] = [x for x in self.log_now.splitlines() if all(word in x for word in words)]
             return bool(found)
 
         parts.wait_until(look, f"{words} in the log", seconds)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 import socket
 import ssl
 import subprocess
@@ -17,13 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pydicom.filereader
 from lxml import etree
 
 from dicom_secure_node.audit.validate import validate
 from tests import parts
+from tests.system.served import Served
 
 COMMAND = (sys.executable, "-m", "dicom_secure_node")
 
@@ -86,7 +86,7 @@ class Record:
         return sum(int(one.get("NumberOfInstances") or 0) for one in self.root.iter("SOPClass"))
 
 
-class Node:
+class Node(Served):
     """``serve`` in a process of its own, while the ``with`` block runs.
 
     At the end of the block every audit message is validated and every line of the log looked
@@ -115,44 +115,26 @@ class Node:
         port: int = 0,
         env: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__(home / "log.txt")
         self.home = home
-        self.log_file = home / "log.txt"
         self.ports: dict[str, int] = {}
         self._port = port
         self._env = {**os.environ, **(env or {})}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log_start = 0
         self._validated: set[str] = set()
         configure(home, settings, change or {})
 
     # -- life ------------------------------------------------------------------------------
 
-    def start(self) -> Node:
-        """Start the node and return once its first listener is ready."""
-        self._log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+    def start(self) -> Self:
+        """Start the node and return once its listeners are ready."""
         self.ports = {}
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*COMMAND, "serve", "--home", str(self.home), "--port", str(self._port)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=self._env,
-            )
         listeners = (self.home / "node.toml").read_text().count("[[listener]]\n")
-        try:
-            parts.wait_until(lambda: self._ready(listeners), "the node listening", 60)
-        except BaseException:
-            self.kill()
-            print(self.log)
-            raise
+        argv = [*COMMAND, "serve", "--home", str(self.home), "--port", str(self._port)]
+        self.launch(argv, lambda: self._ready(listeners), "the node listening", self._env)
         return self
 
     def _ready(self, listeners: int) -> bool:
-        assert self._process is not None
-        code = self._process.poll()
-        assert code is None, f"serve ended with {code}\n{self.log}"
-        self.ports = {name: int(port) for port, name in _LISTENING.findall(self._log_now)}
+        self.ports = {name: int(port) for port, name in _LISTENING.findall(self.log_now)}
         return len(self.ports) == listeners
 
     @property
@@ -160,46 +142,13 @@ class Node:
         """Port of the first listener."""
         return next(iter(self.ports.values()))
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        assert self._process is not None, "not running"
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
-
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 20) -> int:
-        """Ask the node to end and return its exit code."""
-        assert self._process is not None, "not running"
-        process, self._process = self._process, None
-        process.send_signal(number)
-        try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-
-    def kill(self) -> None:
-        """End it as a power cut would, SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Node:
-        return self.start()
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        code = self.stop() if self._process is not None else 0
+        code = self.stop()
         if error is not None:
             print(f"--- log of the node\n{self.log[-8000:]}")
             print("--- audit\n" + "\n".join(one.xml for one in self._records())[-8000:])
@@ -209,17 +158,6 @@ class Node:
         self.check_log()
 
     # -- what it says ----------------------------------------------------------------------
-
-    @property
-    def log(self) -> str:
-        """The whole log."""
-        return self.log_file.read_bytes().decode("utf-8") if self.log_file.exists() else ""
-
-    @property
-    def _log_now(self) -> str:
-        with self.log_file.open("rb") as file:
-            file.seek(self._log_start)
-            return file.read().decode("utf-8")
 
     def wait_for_log(self, *words: str) -> str:
         """Return the first line of the log with all of `words` in it, once it is there."""

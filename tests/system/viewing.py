@@ -6,17 +6,17 @@ import http.client
 import json
 import re
 import ssl
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 from urllib.parse import urlencode
 
 from dicom_secure_node.audit.reading import Summary, summarise
 from dicom_secure_node.audit.validate import validate
 from tests import parts
 from tests.system.running import COMMAND
+from tests.system.served import Served
 
 _LISTENING = re.compile(r"listening on https://127\.0\.0\.1:(\d+)")
 _TOKEN = re.compile(r'name="token" value="([^"]+)"')
@@ -49,15 +49,14 @@ class Answer:
         return {line.partition("=")[0]: line.partition("=")[2] for line in lines}
 
 
-class Viewing:
+class Viewing(Served):
     """The pages while the ``with`` block runs; its home needs ``pki`` and ``collected``."""
 
     def __init__(self, home: Path, *options: str, users: Mapping[str, str] | None = None) -> None:
+        super().__init__(home / "view-log.txt")
         self.home = home
-        self.log_file = home / "view-log.txt"
         self.port = 0
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
         for name, passcode in (users or {}).items():
             self.user("add", name, stdin=f"{passcode}\n")
 
@@ -73,63 +72,16 @@ class Viewing:
         # Nobody listens on port 1: what is reported stays in the trail, where `trail` reads it.
         return [*COMMAND, *words, "--report-to", "127.0.0.1:1", *self._options]
 
-    def __enter__(self) -> Viewing:
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        try:
-            parts.wait_until(self._ready, "the pages listening")
-        except BaseException:
-            self.stop()
-            print(self.log)
-            raise
+    def start(self) -> Self:
+        """Start it and return once it listens."""
+        self.launch(self.argv, self._ready, "the pages listening")
         return self
 
     def _ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log
         found = _LISTENING.search(self.log)
         if found:
             self.port = int(found[1])
         return found is not None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        code = self.stop()
-        if error is not None:
-            print(self.log)
-        else:
-            assert code == 0, self.log
-            assert "Traceback" not in self.log
-
-    def stop(self) -> int:
-        """Ask it to end and return its exit code."""
-        if self._process is None:
-            return 0
-        process, self._process = self._process, None
-        process.terminate()
-        try:
-            return process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """Process id while it runs."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """What it has logged."""
-        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     @property
     def url(self) -> str:
