@@ -22,6 +22,12 @@ class BufferedSocket(BoundedSocket):
         self._start = self._end = 0
         self._failure: OSError | None = None
 
+    def close_wake(self) -> None:
+        """Give the buffer back as well: the association may lie about until it is collected."""
+        super().close_wake()
+        self._buffer = memoryview(b"")
+        self._start = self._end = 0
+
     @property
     def ready(self) -> bool:
         """Return True where something can be read; else wait a moment, as `BoundedSocket` does."""
