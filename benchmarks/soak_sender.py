@@ -35,7 +35,8 @@ WAYS = {  # how an association ends, and how often
 SUCCESS = 0x0000
 RELEASE_RQ = b"\x05\0\0\0\0\x04\0\0\0\0"
 ABORT = b"\x07\0\0\0\0\x04\0\0\0\0"
-_PLACE_HOLDER = "2.25.10000000000000000000"
+_FIRST = 10**19
+_PLACE_HOLDER = f"2.25.{_FIRST}"
 
 Connect = Callable[[], socket.socket]
 
@@ -46,7 +47,12 @@ class Failed(Exception):
 
 def uid_of(serial: int) -> str:
     """Return the UID of an instance; all are of one length."""
-    return f"2.25.{10**19 + serial}"
+    return f"2.25.{_FIRST + serial}"
+
+
+def serial_of(uid: str) -> int:
+    """Return which instance has a UID of ours."""
+    return int(uid.removeprefix("2.25.")) - _FIRST
 
 
 def data_set(serial: int) -> bytes:
