@@ -401,7 +401,7 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 
 @lanes
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(draw=st.data())
 def test_however_a_message_is_cut_up_it_is_the_same(
