@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LAST_WORD_SECONDS = 2.0  # for an A-ABORT to leave, and the peer to hang up
 # Who binds one of these wants to see what the fast lane does not make.
 _SHOWS_MESSAGES = (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_SENT, evt.EVT_DATA_SENT)
 
@@ -308,6 +309,10 @@ class SecureAssociation(Association):
                 self.failure = self.failure or f"internal error ({type(exc).__name__})"
 
     def _end_transport(self) -> None:
+        if self.failure:
+            # pynetdicom's kill() has waited for an A-ABORT to leave, but where there never was
+            # a request nobody has called it.
+            cast(BoundedDUL, self.dul).settled.wait(_LAST_WORD_SECONDS)
         self.dul.kill_dul()
         self.bounded_socket._shutdown_socket()
         if self.dul.is_alive():

@@ -31,8 +31,8 @@ class BufferedSocket(BoundedSocket):
     @property
     def ready(self) -> bool:
         """Return True where something can be read; else wait a moment, as `BoundedSocket` does."""
-        if self._end > self._start or self._failure is not None:
-            return True
+        if self._is_connected and (self._end > self._start or self._failure is not None):
+            return True  # what is left when the connection is closed nobody reads
         if not self._readable():
             return False
         try:

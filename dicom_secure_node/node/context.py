@@ -188,7 +188,8 @@ class Suspicion:
 class Sink(Protocol):
     """Something that sees the data set's bytes as they come in, like a digest."""
 
-    def update(self, data: memoryview, /) -> None: ...
+    def update(self, data: memoryview, /) -> None:
+        """Take the next bytes. They are good for this call only: what is kept has to be copied."""
 
 
 class Body(Protocol):

@@ -10,6 +10,7 @@ from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from dicom_secure_node.errors import HandshakeRefused, IdentityRefused
 from dicom_secure_node.identity.claims import Claim, IdentityType
 from dicom_secure_node.node.association import SecureAssociation
+from dicom_secure_node.node.upper_layer import BROKEN
 
 if TYPE_CHECKING:
     from dicom_secure_node.tls.facts import TLSFacts
@@ -50,6 +51,8 @@ def no_request(assoc: SecureAssociation) -> HandshakeRefused:
     """Return why a connection never came to an association."""
     if assoc.failure == "closed by peer":
         return HandshakeRefused("closed by peer", "before any A-ASSOCIATE-RQ")
+    if assoc.failure.startswith(BROKEN):
+        return HandshakeRefused("closed by peer", assoc.failure)
     if assoc.failure and "time-out" not in assoc.failure:
         return HandshakeRefused("not DICOM", assoc.failure)
     seconds = assoc.limits.request_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BROKEN = "connection broke"
 _LINGER = 1.0  # seconds a peer gets to read our last word and close
 
 _A_ASSOCIATE_RQ, _A_ABORT = 0x01, 0x07
@@ -37,6 +39,7 @@ class WokenDUL(DULServiceProvider):
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
         self._ends_at: float | None = None
+        self.settled = threading.Event()  # the connection is over, and our last word has left
 
     def send_pdu(self, primitive: Any) -> None:
         """Queue a primitive and wake the reactor."""
@@ -63,6 +66,12 @@ class WokenDUL(DULServiceProvider):
         pynetdicom's state machine has no such transition and would end this thread with a
         traceback.
         """
+        try:
+            self._loop()
+        finally:
+            self.settled.set()
+
+    def _loop(self) -> None:
         self._idle_timer.start()
         self.assoc._dul_ready.set()
         while not self._kill_thread:
@@ -79,6 +88,8 @@ class WokenDUL(DULServiceProvider):
                 continue
             try:
                 self.state_machine.do_action(self.event_queue.get())
+                if self.state_machine.current_state == "Sta1":
+                    self.settled.set()
             except InvalidEventError:
                 self.event_queue.put("Evt17")
                 logger.debug("an answer came after the association's end", exc_info=True)
@@ -157,7 +168,7 @@ class BoundedDUL(WokenDUL):
         except TimeoutError:
             self.close("time-out in the middle of a PDU")
         except OSError as exc:
-            self.close(f"connection broke: {exc.strerror or type(exc).__name__}")
+            self.close(f"{BROKEN}: {exc.strerror or type(exc).__name__}")
 
     def _goes_on(self) -> bool:
         """Whether the peer has sent more and there is nothing else to do."""

@@ -401,7 +401,7 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 
 @lanes
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(draw=st.data())
 def test_however_a_message_is_cut_up_it_is_the_same(
@@ -490,4 +490,20 @@ def test_pynetdicoms_log_counts_as_a_handler_while_somebody_reads_it(
         assert answer(peer.pdu()) == (0x8001, 1, 0x0000)
         assert here.lanes.taken == [lane]
         assert ("Received Store Request" in caplog.text) == (lane == PYNETDICOM)
+        peer.close()
+
+
+@lanes
+def test_what_stands_behind_an_abort_is_not_read(
+    lane: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with site(tmp_path, lane) as here:
+        peer = Raw(here.port)
+        peer.send(store("1.2.3", data_set("1.2.3")))
+        assert answer(peer.pdu())[2] == 0x0000
+        peer.send(ABORT + b"\x47garbage" + store("1.2.4", data_set("1.2.4"), 2))
+        assert here.seen.wait_for("on_association_closed")[1] == "aborted"
+        wait_until(lambda: not here.node.associations(), "the association's end")
+        assert here.kept("1.2.4") is None
+        assert "unknown PDU" not in caplog.text
         peer.close()

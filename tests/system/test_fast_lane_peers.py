@@ -118,6 +118,7 @@ def assert_transports(node: Node) -> None:
     assert [one.instances for one in node.records(TRANSFERRED)] == [len(SIZES)] * len(TRANSPORTS)
 
 
+@pytest.mark.parametrize("node", [PDU_LENGTHS[0], PDU_LENGTHS[-1]], indirect=True)
 def test_Orthanc(node: Node, tmp_path: Path, only_tls12: Mapping[str, str]) -> None:
     paths = instances(tmp_path)
     pki = node.home / "pki"
