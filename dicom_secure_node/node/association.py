@@ -50,6 +50,8 @@ _LAST_WORD_SECONDS = 2.0  # for an A-ABORT to leave, and the peer to hang up
 # Who binds one of these wants to see what the fast lane does not make.
 _SHOWS_MESSAGES = (evt.EVT_DIMSE_RECV, evt.EVT_DIMSE_SENT, evt.EVT_PDU_SENT, evt.EVT_DATA_SENT)
 
+_ANNOUNCING = 1.0  # seconds the fast lane waits for plug-ins that are slow to hear of it
+
 
 class SecureAssociation(Association):
     """An acceptor's `Association` under the host's rules.
@@ -64,6 +66,8 @@ class SecureAssociation(Association):
         User identities in the request of a type that PS3.7 reserves.
     is_lost : bool
         The transport went away under the association.
+    announced : Event
+        The plug-ins know that it was accepted; a peer may be faster.
     request_deadline : float
         `time.monotonic` value by which the A-ASSOCIATE-RQ must be complete.
     """
@@ -79,6 +83,7 @@ class SecureAssociation(Association):
         self.is_lost = False
         self.reserved_identities = 0
         self.bell = threading.Event()
+        self.announced = threading.Event()
         self.request_deadline = time.monotonic() + limits.request_seconds
         self.inbound: dict[tuple[int, int], InboundStore] = {}
         self.supported: Sequence[PresentationContext] = ()  # by the application entity
@@ -137,16 +142,19 @@ class SecureAssociation(Association):
     def takes_fast_lane(self) -> bool:
         """Whether a C-STORE may be served without pynetdicom: nobody is there to see it.
 
-        Requests before it must have been answered, for they are served in another thread.
+        The plug-ins must have been told of the association, and requests before this one must
+        have been answered, for both happen in another thread.
         """
         handlers = self._handlers.get
         return (
             not self.host.tees
             and not self._at_work
+            and not self.inbound
             and self.dimse.msg_queue.empty()
             and self.reads_directly
             and not any(map(handlers, _SHOWS_MESSAGES))
             and self.host.serves(handlers(evt.EVT_C_STORE))
+            and self.announced.wait(_ANNOUNCING)
         )
 
     def fail(self, exc: Exception) -> None:

@@ -288,6 +288,7 @@ class PluginHost:
         context = self._contexts[assoc]
         logger.info("%r accepted", context)
         self._end("on_association_accepted", context)
+        assoc.announced.set()
 
     def _rejected(self, event: evt.Event) -> None:
         """Report a refusal of pynetdicom's own: AE titles, its maximum of associations."""

@@ -25,7 +25,7 @@ from pynetdicom import evt
 from dicom_secure_node.archive import Archive
 from dicom_secure_node.elements.part10 import read_header
 from dicom_secure_node.errors import StoreRefused
-from dicom_secure_node.node.context import StoreContext
+from dicom_secure_node.node.context import AssociationContext, StoreContext
 from dicom_secure_node.node.limits import Limits
 from dicom_secure_node.node.memory import MemoryBudget
 from dicom_secure_node.node.plugin import Plugin
@@ -70,6 +70,24 @@ class Lanes(Plugin):
             raise self.at_the_end
 
 
+class SlowToHear(Plugin):
+    """Is busy with the association's acceptance until its first C-STORE has begun."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.heard: list[str] = []
+
+    def on_association_accepted(self, association: AssociationContext) -> None:
+        assert self.begun.wait(20)
+        self.heard.append("accepted")
+
+    def on_store_started(self, store: StoreContext) -> None:
+        self.begun.set()
+
+    def on_store(self, store: StoreContext) -> None:
+        self.heard.append(store.sop_instance)
+
+
 class Site:
     """A server that archives, what its plug-ins saw, and its archive."""
 
@@ -98,11 +116,12 @@ def ignore(_: Any) -> None:
 def site(folder: Path, lane: str, limits: Limits | None = None, **options: Any) -> Iterator[Site]:
     seen, lanes = Recorder(), Lanes()
     handlers = [] if lane == FAST else [(evt.EVT_PDU_RECV, ignore)]
+    plugins = options.pop("plugins", [])
     with Archive(folder) as archive:
         storage = StoragePlugin(archive)
         listener = Listener("lanes", limits=limits or Limits())
         with serving(
-            [lanes, storage, seen],
+            [*plugins, lanes, storage, seen],
             receive=storage.receive,
             listener=listener,
             evt_handlers=handlers,
@@ -176,6 +195,19 @@ def test_a_bound_notification_event_still_fires(event: Any, tmp_path: Path) -> N
         assert here.lanes.taken == [PYNETDICOM] * 2
         assert fired.wait(20)
         assert here.kept("1.2.3") == data
+        peer.close()
+
+
+def test_nothing_is_stored_before_the_plugins_know_of_the_association(tmp_path: Path) -> None:
+    """The audit trail counts what an association brings from its acceptance on."""
+    slow = SlowToHear()
+    with site(tmp_path, FAST, plugins=[slow]) as here:
+        peer = Raw(here.port)
+        for number, instance in enumerate(("1.2.3", "1.2.4"), 1):
+            peer.send(store(instance, data_set(instance), number))
+            assert answer(peer.pdu()) == (0x8001, number, 0x0000)
+        assert slow.heard == ["accepted", "1.2.3", "1.2.4"]
+        assert here.lanes.taken == [PYNETDICOM, FAST]
         peer.close()
 
 
