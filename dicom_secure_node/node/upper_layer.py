@@ -277,7 +277,7 @@ class BoundedDUL(WokenDUL):
             decoded, event = self._decode_pdu(pdu)
         except Exception as exc:
             raise ProtocolFault(f"PDU cannot be decoded: {type(exc).__name__}") from exc
-        if isinstance(decoded, pdus.A_ASSOCIATE_RQ):
+        if isinstance(decoded, pdus.A_ASSOCIATE_RQ) and not self.is_open:  # a second one is a fault
             items = decoded.presentation_context
             self.assoc.offer({str(item.abstract_syntax) for item in items})
         self.event_queue.put(event)
