@@ -23,7 +23,7 @@ import queue
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ClassVar
 
 from dicom_secure_node import errors
 from dicom_secure_node.audit.messages import AuditMessage, Participant
@@ -46,6 +46,7 @@ _OURS = [
 _AUDIT = [AuditMessage, Participant, ParticipantObject, Code, datetime, timedelta, timezone]
 _BUILDERS: Sequence[Any] = [*_OURS, *_AUDIT, errors._again]
 _TYPES = {(one.__module__, one.__qualname__): one for one in _BUILDERS}
+_INSTANCES = (AuditMessage, Participant, ParticipantObject, Code)  # whose state is set once made
 
 
 class Channel:
@@ -141,11 +142,24 @@ def _answer(
         return None, ServiceUnavailable(SERVICE, f"{name} failed")
 
 
-class _Reader(pickle.Unpickler):
-    """Makes nothing but what `_TYPES` lists."""
+class _Reader(pickle._Unpickler):
+    """Makes nothing but what `_TYPES` lists, and changes none of that.
+
+    The reader in C could be told to set attributes of a class, and to make room for four thousand
+    million values by a number of four bytes.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _TYPES[module, name]
         except KeyError:
             raise pickle.UnpicklingError("a type that is not for calls") from None
+
+    def _build(self: Any) -> None:
+        if not isinstance(self.stack[-2], _INSTANCES):
+            raise pickle.UnpicklingError("state for what has none")
+        self.load_build()
+
+    dispatch[pickle.BUILD[0]] = _build

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dicom_secure_node import errors
 from dicom_secure_node.audit import messages
 from dicom_secure_node.errors import IdentityRefused, ServiceUnavailable
 from dicom_secure_node.secure_node.channel import LONGEST, Channel, answer
@@ -103,6 +105,11 @@ GARBLED = {
     "a name that is none": pickle.dumps((1, ())),
     "something to run": pickle.dumps(("keep", (Command(),))),
     "a type that is not for calls": pickle.dumps(("keep", (threading.Event,))),
+    "an attribute of a class": b"\x80\x02X\x04\0\0\0keep"
+    b"cdicom_secure_node.audit.model\nAuditMessage\n"
+    b"N}X\x07\0\0\0spoiledK\x01s\x86b\x85\x86.",
+    "an attribute of a function": b"\x80\x02X\x04\0\0\0keep"
+    b"cdicom_secure_node.errors\n_again\n}X\x07\0\0\0spoiledK\x01sb\x85\x86.",
     "too long": bytes(LONGEST + 1),
 }
 
@@ -119,6 +126,25 @@ def test_what_cannot_be_a_call_ends_the_pipe(
     assert "a worker's call" in caplog.text
     with pytest.raises(ServiceUnavailable, match="is gone"):
         channel.call("add", 1, 1)
+
+
+def test_a_worker_cannot_change_what_its_supervisor_runs(supervisor: Supervisor) -> None:
+    for case in ("an attribute of a class", "an attribute of a function"):
+        with suppress(OSError):  # the first one has ended the pipe
+            supervisor.far.send_bytes(GARBLED[case])
+    supervisor.thread.join(20)
+    assert not hasattr(messages.AuditMessage, "spoiled")
+    assert not hasattr(errors._again, "spoiled")
+
+
+def test_a_few_bytes_take_no_gigabytes(supervisor: Supervisor) -> None:
+    """A place of the memo by its number, which is no promise that there are others before it."""
+    far_away = pickle.LONG_BINPUT + (1 << 31).to_bytes(4, "little")
+    question = pickle.dumps(("add", (1, 2)), 2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    supervisor.far.send_bytes(question[:-1] + far_away + pickle.STOP)
+    assert supervisor.far.recv_bytes() == pickle.dumps((3, None))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 def test_too_long_a_call_is_not_sent(channel: Channel) -> None:
