@@ -424,7 +424,14 @@ def postgres(password: str) -> Iterator[tuple[Part, str]]:
         port = free_port()
         argv = [program("postgres"), "-D", folder / "db", "-k", folder, "-p", str(port)]
         argv += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        part = Part([*run_as, *argv], log=folder / "log", port=port)
+        log = folder / "log"
+
+        def ready() -> bool:  # it listens before it serves
+            return log.exists() and "ready to accept connections" in log.read_text(
+                "utf-8", "replace"
+            )
+
+        part = Part([*run_as, *argv], log=log, port=port, ready=ready)
         with part:
             yield part, f"postgresql://audit:{password}@127.0.0.1:{port}"
     finally:
