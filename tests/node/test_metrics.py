@@ -287,6 +287,7 @@ def test_what_the_application_entity_itself_refuses_has_its_reason() -> None:
         assert associate(port, ae_title="WRONG").is_rejected
         figures = metrics.snapshot
         wait_until(lambda: values(figures(), measures.ASSOCIATIONS), "the refusal counted")
+        wait_until(lambda: not started.associations(), "the end of the one that was refused")
         assoc = associate(port, ae_title="NODE")
         assert assoc.is_established
         assert associate(port, ae_title="NODE").is_rejected
