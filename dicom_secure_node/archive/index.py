@@ -359,6 +359,8 @@ def _translated() -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         raise ServiceUnavailable("archive index", str(exc)) from exc
+    except (ValueError, OverflowError) as exc:  # of sqlite3, over a value it cannot keep
+        raise ServiceUnavailable("archive index", type(exc).__name__) from exc
 
 
 def _row(entry: Entry) -> tuple[object, ...]:

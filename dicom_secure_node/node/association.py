@@ -21,6 +21,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom import evt
@@ -37,7 +38,7 @@ from dicom_secure_node.node.context import Connection
 from dicom_secure_node.node.limits import Limits, ProtocolFault
 from dicom_secure_node.node.messages import BoundedDIMSE, InboundStore
 from dicom_secure_node.node.negotiation import GatedACSE
-from dicom_secure_node.node.store_codec import StoreRequest
+from dicom_secure_node.node.store_codec import LONGEST_ANSWER, StoreRequest
 from dicom_secure_node.node.upper_layer import BoundedDUL
 
 if TYPE_CHECKING:
@@ -154,8 +155,18 @@ class SecureAssociation(Association):
             and self.reads_directly
             and not any(map(handlers, _SHOWS_MESSAGES))
             and self.host.serves(handlers(evt.EVT_C_STORE))
+            and self._takes_answers_whole
             and self.announced.wait(_ANNOUNCING)
         )
+
+    @cached_property
+    def _takes_answers_whole(self) -> bool:
+        """Whether the peer's Maximum Length (PS3.8 D.1) has room for any C-STORE-RSP; 0: no limit.
+
+        pynetdicom cuts it up where it has not.
+        """
+        longest = self.requestor.maximum_length or 0
+        return not 0 < longest < LONGEST_ANSWER
 
     def fail(self, exc: Exception) -> None:
         """Abort because of what the peer sent (Evt19), and keep the reason."""

@@ -141,6 +141,38 @@ def _together(name: str, one: Sample, other: Sample) -> Sample:
     return {**one, "value": combined(one["value"], other["value"])}
 
 
+def check(snapshot: Any) -> None:
+    """Raise ValueError unless this is a snapshot: one of ours can be merged with it, and shown.
+
+    Parameters
+    ----------
+    snapshot : object
+        From a process that may not be trusted.
+    """
+    try:
+        for name, samples in snapshot.items():
+            family = BY_NAME[name]
+            for sample in samples:
+                _check_sample(family, sample)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise ValueError(f"no snapshot of figures: {type(exc).__name__}") from exc
+
+
+def _check_sample(family: Family, sample: Sample) -> None:
+    numbers = [sample["sum"], *sample["buckets"]] if "buckets" in sample else [sample["value"]]
+    words = tuple(sample["labels"].values())
+    if (
+        tuple(sample["labels"]) != family.labels
+        or (family.series and words not in family.series)
+        or not all(isinstance(one, int | float) for one in numbers)
+        or not all(isinstance(one, str) for one in words)
+        or (family.kind == "histogram") is not ("buckets" in sample)
+        or tuple(sample.get("bounds", ())) != family.bounds
+        or len(sample.get("buckets", ())) != len(family.bounds) + (family.kind == "histogram")
+    ):
+        raise ValueError(family.name)
+
+
 def quantile(histogram: Mapping[str, Any], part: float) -> float | None:
     """Return an estimate of a quantile in seconds, as Prometheus makes it; None without values.
 

@@ -18,6 +18,7 @@ COMMAND, LAST = 0x01, 0x02  # message control header (PS3.8 E.2)
 PDU_HEADER, PDV_HEADER = 6, 6  # bytes; that of a PDV with its message control header
 
 LONGEST_COMMAND = 512  # bytes; two UIDs and a title need less than half
+LONGEST_ANSWER = 256  # bytes of a PDU with a C-STORE-RSP; two UIDs make 202
 
 _ELEMENT = struct.Struct("<HHL")  # of implicit VR little endian (PS3.7 6.3.1)
 _SHORT = struct.Struct("<H")

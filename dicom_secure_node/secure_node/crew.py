@@ -175,13 +175,19 @@ class Crew:
             if self._over.is_set():
                 process.kill()  # `stop` did not know of it
         table = self._calls(worker)
-        for near, far in pipes:
-            far.close()
-            thread = threading.Thread(
-                target=answer, args=(near, table), name=f"calls of worker {number}", daemon=True
-            )
-            worker.calls.append(thread)
-            thread.start()
+        try:
+            for near, far in pipes:
+                far.close()
+                thread = threading.Thread(
+                    target=answer, args=(near, table), name=f"calls of worker {number}", daemon=True
+                )
+                thread.start()
+                worker.calls.append(thread)
+        except BaseException:  # nobody would answer it, nor see its end
+            process.kill()
+            process.wait()
+            ours.close()
+            raise
         return worker
 
     def _watch(self, worker: Worker) -> None:
@@ -214,8 +220,8 @@ class Crew:
         while self._up and not self._over.wait(pause):
             try:
                 return self._start(number)
-            except OSError as exc:
-                logger.error("worker %d cannot be started: %s", number, exc.strerror)
+            except (OSError, RuntimeError) as exc:  # processes, descriptors; threads
+                logger.error("worker %d cannot be started: %s", number, exc)
                 pause = _LONGEST_PAUSE
         return None
 

@@ -13,7 +13,7 @@ import dicom_secure_node
 from dicom_secure_node.config import NodeConfig
 from dicom_secure_node.node import measures
 from dicom_secure_node.node.measures import BY_NAME
-from dicom_secure_node.node.metrics import Metrics, Reading, Snapshot, merge
+from dicom_secure_node.node.metrics import Metrics, Reading, Snapshot, check, merge
 from dicom_secure_node.secure_node.expiry import Expiries
 from dicom_secure_node.secure_node.shared import KeptTrail
 
@@ -80,7 +80,15 @@ class OfWorkers:
         self._questions = itertools.count(1)
 
     def report(self, worker: int, snapshot: Snapshot, question: int = 0) -> None:
-        """Take the figures of a worker as they are now, and as an answer if they are one."""
+        """Take the figures of a worker as they are now, and as an answer if they are one.
+
+        Raises
+        ------
+        ValueError
+            They are no figures. A worker holds what strangers sent: what it says of itself may
+            not stand in the way of what others say, nor of putting in order what it leaves.
+        """
+        check(snapshot)
         with self._changed:
             self._latest[worker] = snapshot
             self._answered[worker] = max(question, self._answered.get(worker, 0))

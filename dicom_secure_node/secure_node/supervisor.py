@@ -177,7 +177,10 @@ class Supervisor:
                     logger.error("%s: cannot accept: %s", listener.name, exc.strerror)
                 continue
             with sock:
-                self._take(sock, describe(listener, sock, address), address)
+                try:
+                    self._take(sock, describe(listener, sock, address), address)
+                except Exception:  # no room for a thread, say: the next one may have luck
+                    logger.exception("%s: a connection was dropped", listener.name)
 
     def _take(self, sock: socket.socket, connection: Connection, address: Any) -> None:
         """Hand a connection on, or refuse it."""

@@ -98,12 +98,15 @@ class Channel:
         int
             Number of bytes, 0 when the peer ended.
         """
+        received = 0
         while True:
             filled = self._decrypt(view) if self._fed or self._failure else 0
             if filled or self.ended or not view:
                 return filled
             self.flush_if_free()  # an answer OpenSSL owes by itself, such as a key update
-            self.receive(deadline)
+            if received and deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("timed out")  # records without data could go on for ever
+            received = self.receive(deadline)
 
     def _decrypt(self, view: memoryview) -> int:
         with self._engine_lock:

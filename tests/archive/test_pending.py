@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,23 @@ def test_an_index_that_cannot_be_written_refuses_the_next_instances(
     archive._index._database.execute("PRAGMA query_only = OFF")
     keep(archive, "1.2.3")
     assert [bool(archive.find(uid)) for uid in ("1.2.1", "1.2.2", "1.2.3")] == [True] * 3
+
+
+def test_a_row_the_index_cannot_hold_ends_neither_the_writer_nor_the_archive(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No plug-in lets such a name through; were there one, it would be refused in words."""
+    with Archive(tmp_path / "archive", minimum_free=0) as archive:
+        incoming = archive.receive(replace(provenance("1.2.1"), identity="\ud800"))
+        incoming.write(data_set("1.2.1"))
+        incoming.keep()
+        wait_until(lambda: archive._rows.in_trouble, "the writer has noticed")
+        with pytest.raises(StoreRefused, match="archive index: UnicodeEncodeError") as refused:
+            keep(archive, "1.2.2")
+        assert refused.value.status == 0xA700
+        assert archive._rows._writer is not None
+        assert archive._rows._writer.is_alive()
+    assert "the next start adds what the index lacks" in caplog.text
 
 
 def test_many_threads_add_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -211,6 +211,25 @@ def test_nothing_is_stored_before_the_plugins_know_of_the_association(tmp_path: 
         peer.close()
 
 
+@pytest.mark.parametrize(("most", "lane"), [(0, FAST), (256, FAST), (64, PYNETDICOM)])
+def test_PS38_D1_no_answer_is_longer_than_the_peer_takes(
+    most: int, lane: str, tmp_path: Path
+) -> None:
+    lengths: list[int] = []
+
+    def note(event: evt.Event) -> None:
+        lengths.append(event.pdu.pdu_length)
+
+    with site(tmp_path, FAST) as here:
+        assoc = associate(here.port, max_pdu=most, evt_handlers=[(evt.EVT_PDU_RECV, note)])
+        assert assoc.send_c_store(dcmread(CT_SMALL)).Status == 0x0000
+        assert here.lanes.taken == [lane]
+        _, *answers = lengths
+        assert answers
+        assert not most or max(answers) <= most
+        assoc.release()
+
+
 def test_a_handler_bound_in_mid_association_counts_from_the_next_message(tmp_path: Path) -> None:
     messages: list[str] = []
     with site(tmp_path, FAST) as here:

@@ -25,6 +25,7 @@ from dicom_secure_node.node.context import OperationContext
 from dicom_secure_node.node.metrics import Metrics, Snapshot, merge, quantile
 from dicom_secure_node.node.plugin import Plugin
 from dicom_secure_node.node.plugins.metrics import MetricsPlugin
+from dicom_secure_node.secure_node.measuring import OfWorkers
 from tests.loopback import application_entity, associate, port_of, serving
 from tests.parts import wait_until
 
@@ -196,6 +197,40 @@ def test_merge_of_one_is_itself_and_of_none_is_empty() -> None:
     assert merge([taken]) == taken
     assert merge([]) == {}
     assert merge([taken, {}]) == taken
+
+
+def _sample_of(family: measures.Family, **changes: Any) -> Snapshot:
+    """Return a snapshot of one sample, with something changed in it."""
+    return {family.name: [{**Metrics().snapshot()[family.name][0], **changes}]}
+
+
+NO_SNAPSHOTS: dict[str, Any] = {
+    "a number": 5,
+    "a list": [1],
+    "a figure that is none of ours": {"mine": []},
+    "a sample that is none": {measures.OPEN.name: [7]},
+    "no value": {measures.OPEN.name: [{"labels": {}}]},
+    "a text as value": _sample_of(measures.OPEN, value="many"),
+    "a label too many": _sample_of(measures.OPEN, labels={"user": "x"}),
+    "a word that is none of ours": _sample_of(measures.STORES, labels={"outcome": "x\ny 1"}),
+    "a number as word": {measures.CONNECTED.name: [{"labels": {"repository": 1}, "value": 1}]},
+    "a counter with buckets": _sample_of(measures.STORES, buckets=[1], sum=1),
+    "a histogram without": {measures.SETUP.name: [{"labels": {}, "value": 1}]},
+    "a bucket too few": _sample_of(measures.SETUP, buckets=[1]),
+    "other bounds": _sample_of(measures.SETUP, bounds=[1.0]),
+}
+
+
+@pytest.mark.parametrize("case", NO_SNAPSHOTS)
+def test_what_a_process_reports_that_is_no_snapshot_is_refused(case: str) -> None:
+    """And what it reported before stays: what it leaves can be put in order."""
+    figures = OfWorkers()
+    good = Metrics().snapshot()
+    figures.report(1, good)
+    with pytest.raises(ValueError, match="no snapshot"):
+        figures.report(1, NO_SNAPSHOTS[case])
+    assert merge(figures.asked(lambda _: ())) == good
+    figures.ended(1)
 
 
 def test_merge_leaves_its_snapshots_alone() -> None:

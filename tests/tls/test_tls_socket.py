@@ -223,6 +223,19 @@ def test_recv_times_out(pki: Pki) -> None:
             server.recv(1)
 
 
+def test_bytes_that_bring_no_data_do_not_put_the_end_off(pki: Pki) -> None:
+    """Half a record, KeyUpdates and the like could come for ever, faster than they are read."""
+    with pair(pki) as (server, client):
+        assert server._channel is not None
+        server._channel._buffer = bytearray(1)  # so that a few bytes are many pieces
+        socket.socket.send(client, b"\x17\x03\x03\x40\0" + bytes(1000))
+        wait_readable(server)
+        server.settimeout(0)
+        with pytest.raises(TimeoutError):
+            server.recv(1)
+        assert len(socket.socket.recv(server, 2000, socket.MSG_PEEK)) > 900
+
+
 def test_a_peer_that_never_reads_does_not_hold_the_sender(pki: Pki) -> None:
     with pair(pki) as (server, _):
         server.settimeout(0.1)
