@@ -18,6 +18,7 @@ from dicom_secure_node.node.limits import ProtocolFault
 from dicom_secure_node.node.messages import RingingQueue
 from dicom_secure_node.node.request import check_request, without_reserved_identities
 from dicom_secure_node.node.store_codec import P_DATA_TF, PDU_HEADER, PDV_HEADER
+from dicom_secure_node.node.timer import SteadyTimer
 from dicom_secure_node.node.transport import BoundedSocket
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class WokenDUL(DULServiceProvider):
 
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
+        self._idle_timer = SteadyTimer(self._idle_timer.timeout)
+        self.artim_timer = SteadyTimer(self.artim_timer.timeout)
         self._ends_at: float | None = None
         self.settled = threading.Event()  # the connection is over, and our last word has left
 

@@ -7,7 +7,9 @@ import socket
 
 import pytest
 from pynetdicom import evt
+from pynetdicom.timer import Timer
 
+from dicom_secure_node.node.timer import SteadyTimer
 from tests.loopback import Recorder, knock, port_of, request_pdu, serving
 from tests.node.test_server import Raw, p_data
 
@@ -66,3 +68,34 @@ def test_PS37_631_a_command_that_cannot_be_decoded_is_a_fault_and_no_traceback(
     ours = [one for one in caplog.records if one.name.startswith("dicom_secure_node")]
     assert any("cannot be decoded" in one.getMessage() for one in ours)
     assert not [one for one in ours if one.exc_info]
+
+
+def test_an_idle_timer_runs_by_its_own_clock() -> None:
+    now = [100.0]
+    timer = SteadyTimer(5, lambda: now[0])
+    assert (timer.remaining, timer.expired) == (5, False)
+    timer.start()
+    now[0] += 5
+    assert (timer.remaining, timer.expired) == (0, False)
+    now[0] += 1
+    assert timer.expired
+    timer.restart()
+    assert not timer.expired
+    timer.stop()
+    now[0] += 60
+    assert not timer.expired
+    timer.timeout = None
+    assert (timer.remaining, timer.expired) == (1, False)
+
+
+def test_no_timer_of_an_association_looks_at_the_time_of_day() -> None:
+    with serving() as node, socket.create_connection(("127.0.0.1", port_of(node)), 20) as peer:
+        peer.sendall(REQUEST)
+        assert peer.recv(1) == b"\x02"
+        (assoc,) = node.associations()
+        timers = [one for one in vars(assoc.dul).values() if isinstance(one, Timer)]
+        assert [type(one) for one in timers] == [SteadyTimer] * 2
+        assert {one.timeout for one in timers} == {
+            assoc.limits.idle_seconds,
+            assoc.limits.request_seconds,
+        }
