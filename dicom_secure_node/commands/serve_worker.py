@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import sys
 from multiprocessing.connection import Connection
@@ -29,6 +30,8 @@ def main() -> int:
     keep_memory_together()
     log_to_stderr(args.verbose)
     signals = Signals()
+    for number in (args.hand, args.turn, *args.pipes):
+        os.set_inheritable(number, False)  # what a plug-in may start has no business with them
     hand = socket.socket(fileno=args.hand)
     channel = Channel([Connection(number) for number in args.pipes])
     try:

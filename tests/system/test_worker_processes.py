@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -116,6 +117,14 @@ def test_associations_are_spread_and_what_they_bring_is_kept_bit_by_bit(shared: 
     kept = {data_set(path) for path in shared.kept().values()}
     assert kept >= set(instances.values())
     assert sorted((by_process(shared, event=BEGUN) - before).values()) == [2, 2]
+
+
+def test_what_a_worker_starts_inherits_none_of_its_descriptors(shared: Node) -> None:
+    for pid in workers(shared):
+        for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+            if int(path.name) > 2:
+                (flags,) = re.findall(r"^flags:\s*(\d+)$", path.read_text(), re.MULTILINE)
+                assert int(flags, 8) & os.O_CLOEXEC, path.name
 
 
 def test_storescu_is_served_by_whichever_worker(shared: Node) -> None:
