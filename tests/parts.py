@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -443,3 +444,13 @@ def silent_peer(port: int) -> Iterator[socket.socket]:
     """Yield a TCP connection to `port` that says nothing."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
         yield peer
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Have the system refuse any new thread: none has room for such a stack."""
+    threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(0)

@@ -154,7 +154,11 @@ class MetricsServer(socketserver.ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve in a thread of its own, or hang up when there are enough."""
         if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # no room for a thread
+                self._free.release()
+                raise
         else:
             self.shutdown_request(request)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +13,7 @@ from dicom_secure_node import config
 from dicom_secure_node.commands.home import make_home
 from dicom_secure_node.commands.serve import _launch
 from dicom_secure_node.secure_node.supervisor import Supervisor
-
-
-@contextmanager
-def no_more_threads() -> Iterator[None]:
-    """Have the system refuse any new thread: none has room for such a stack."""
-    threading.stack_size(1 << 47)
-    try:
-        yield
-    finally:
-        threading.stack_size(0)
+from tests.parts import no_more_threads
 
 
 def connected(port: int) -> socket.socket:
