@@ -50,9 +50,11 @@ class PendingRows:
         Raises
         ------
         ServiceUnavailable
-            Rows taken before cannot be written; this one is kept, too.
+            Rows taken before cannot be written; this one is kept, too. Or the index is closed.
         """
         with self._changed:
+            if self._closed:  # nobody would write it
+                raise ServiceUnavailable("archive index", "closed")
             self._rows.append(entry)
             if not self.in_trouble and len(self._rows) < _MOST:
                 if self._writer is None:

@@ -92,6 +92,19 @@ def test_a_row_the_index_cannot_hold_ends_neither_the_writer_nor_the_archive(
     assert "the next start adds what the index lacks" in caplog.text
 
 
+def test_an_instance_that_comes_after_the_end_is_refused_and_not_forgotten(tmp_path: Path) -> None:
+    """Its file may be there, without a row, and the next start does not look for such."""
+    with Archive(tmp_path / "archive", minimum_free=0) as archive:
+        incoming = archive.receive(provenance("1.2.1"))
+        incoming.write(data_set("1.2.1"))
+    with pytest.raises(StoreRefused, match="closed") as refused:
+        incoming.keep()
+    assert refused.value.status == 0xA700
+    with Archive(tmp_path / "archive", minimum_free=0) as again:
+        keep(again, "1.2.1")
+        assert again.find("1.2.1")
+
+
 def test_many_threads_add_and_nothing_is_lost(tmp_path: Path) -> None:
     index = Index(tmp_path / "index.sqlite")
     rows = PendingRows(index)
